@@ -8,25 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, text
 
 from registry_sync.db.database import Database
-from registry_sync.db.tables import metadata
 from registry_sync.domain.records import (
     Repository,
 )
-from registry_sync.errors import (
-    RegistrySyncError,
-)
+from support.emptied_databases import EmptiedDatabase, filled
 from support.metadata import sync
 from support.postgres import Postgres, running_postgres
 from support.small_histories import upstream
 
 _numbers = itertools.count()
 _MIGRATED = "migrated"
-#: Rows of one table that a test may leave before its database is not used for others.
-MOST_DEAD_ROWS = 2000
-_DELETE_ALL = tuple(delete(table) for table in reversed(metadata.sorted_tables))
 
 
 @pytest.fixture(scope="session")
@@ -80,43 +73,26 @@ def url(request: pytest.FixtureRequest, dialect: str, tmp_path: Path) -> Iterato
 
 
 class Emptied:
-    """One database of each kind for all tests that do not ask for a ``url``: what one leaves in it goes with its rows.
-
-    A new database for each test costs a third of a second, and as much again for what an engine and a server learn of
-    it anew: how statements are compiled, and what is in the catalogue.
-    """
+    """One database of each kind for all tests that do not ask for a ``url``."""
 
     def __init__(self, make_url: Callable[[str], str]) -> None:
         self._make_url = make_url
-        self._opened: dict[str, Database] = {}
+        self._opened: dict[str, EmptiedDatabase] = {}
 
     def take(self, dialect: str) -> Database:
         """The database of that kind, migrated and without rows."""
         if dialect not in self._opened:
-            self._opened[dialect] = Database.connect(self._make_url(dialect))
-        return self._opened[dialect]
+            self._opened[dialect] = EmptiedDatabase(self._make_url(dialect))
+        return self._opened[dialect].database
 
     def empty(self, dialect: str) -> None:
-        """Removes every row, and begins to number anew; one that is held by what a test left behind is given up."""
-        database = self._opened[dialect]
-        try:
-            with database.writing() as connection:
-                if dialect == "postgresql":
-                    connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-                    # Everything goes, so that no row need be looked for that refers to another.
-                    connection.execute(text("SET LOCAL session_replication_role = replica"))
-                counts = [connection.execute(statement).rowcount for statement in _DELETE_ALL]
-                if dialect == "postgresql":
-                    connection.execute(text("SELECT setval(oid, 1, false) FROM pg_class WHERE relkind = 'S'"))
-            is_large = max(counts) > MOST_DEAD_ROWS
-        except RegistrySyncError:
-            is_large = True
-        if is_large:  # the space of so many rows would be read by every test that follows
-            self._opened.pop(dialect).close()
+        """Empties it; one that would not be as a new one is given up."""
+        if not self._opened[dialect].empty():
+            self._opened.pop(dialect).database.close()
 
     def close(self) -> None:
-        for database in self._opened.values():
-            database.close()
+        for opened in self._opened.values():
+            opened.database.close()
 
 
 @pytest.fixture(scope="session")
@@ -151,6 +127,10 @@ def database(request: pytest.FixtureRequest, dialect: str) -> Iterator[Database]
 @pytest.fixture
 def app(database: Database) -> Repository:
     """A repository of three versions: ``latest`` moves from a to b to c, ``old`` goes with the second."""
+    return filled(database, _three_versions)
+
+
+def _three_versions(database: Database) -> Repository:
     repository = database.repositories.ensure("app")
     for content in (upstream(latest="a", old="o"), upstream(latest="b"), upstream(latest="c")):
         sync(database, repository, content)

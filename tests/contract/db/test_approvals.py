@@ -16,6 +16,7 @@ from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import RunState, SyncRun
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import NothingToApprove, RunEnded, TooFewTags, TooManyRemovals
+from support.emptied_databases import filled
 from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync
 
 FOUR = ("v1", "v2", "v3", "v4")
@@ -24,6 +25,10 @@ FOUR = ("v1", "v2", "v3", "v4")
 @pytest.fixture
 def repository(database: Database) -> Repository:
     """A mirror of four tags."""
+    return filled(database, _of_four_tags)
+
+
+def _of_four_tags(database: Database) -> Repository:
     repository = database.repositories.ensure("app")
     sync(database, repository, tagged(*FOUR))
     return repository

@@ -22,6 +22,7 @@ from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import RepositorySpec
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import InvalidReference
+from support.emptied_databases import filled
 
 LABELS: dict[str, dict[str, str]] = {
     "a%b": {},
@@ -32,14 +33,18 @@ LABELS: dict[str, dict[str, str]] = {
 
 
 @pytest.fixture
-def filled(database: Database) -> Database:
+def labeled(database: Database) -> Database:
+    filled(database, _with_labels)
+    return database
+
+
+def _with_labels(database: Database) -> None:
     for name, labels in LABELS.items():
         database.remotes.create(
             RemoteSpec.parse(name=name.replace("%", "-"), url="https://r.example", upstream_name="x")
         )
         if "%" not in name:
             database.repositories.create(RepositorySpec(name, retain_versions=len(labels) or None, labels=labels))
-    return database
 
 
 def found(database: Database, where: Filter) -> list[str]:
@@ -72,8 +77,8 @@ def by(field: str, *values: Any, how: Operator = Operator.EQUAL) -> Match:
         (Operator.LESS_OR_EQUAL, "app-old", ["app", "app-old"]),
     ],
 )
-def test_text_compares_alike_everywhere(filled: Database, how: Operator, value: str, names: list[str]) -> None:
-    assert found(filled, by("name", value, how=how)) == names
+def test_text_compares_alike_everywhere(labeled: Database, how: Operator, value: str, names: list[str]) -> None:
+    assert found(labeled, by("name", value, how=how)) == names
 
 
 @pytest.mark.parametrize(
@@ -90,53 +95,55 @@ def test_text_compares_alike_everywhere(filled: Database, how: Operator, value: 
         ((LabelRule("env"), LabelRule("tier")), ["zoo"]),
     ],
 )
-def test_labels_are_selected_alike_everywhere(filled: Database, rules: tuple[LabelRule, ...], names: list[str]) -> None:
-    assert found(filled, by("labels", rules)) == names
+def test_labels_are_selected_alike_everywhere(
+    labeled: Database, rules: tuple[LabelRule, ...], names: list[str]
+) -> None:
+    assert found(labeled, by("labels", rules)) == names
 
 
-def test_filters_are_combined(filled: Database) -> None:
+def test_filters_are_combined(labeled: Database) -> None:
     app, zoo = by("name", "app"), by("name", "zoo")
-    assert found(filled, EVERYTHING) == ["app", "app-old", "zoo"]
-    assert found(filled, AnyOf()) == []
-    assert found(filled, AnyOf((app, zoo))) == ["app", "zoo"]
-    assert found(filled, AllOf((app, zoo))) == []
-    assert found(filled, Not(AnyOf((app, zoo)))) == ["app-old"]
-    assert found(filled, by("name", how=Operator.IN)) == []
-    assert found(filled, by("name", "zoo", "app", "nobody", how=Operator.IN)) == ["app", "zoo"]
+    assert found(labeled, EVERYTHING) == ["app", "app-old", "zoo"]
+    assert found(labeled, AnyOf()) == []
+    assert found(labeled, AnyOf((app, zoo))) == ["app", "zoo"]
+    assert found(labeled, AllOf((app, zoo))) == []
+    assert found(labeled, Not(AnyOf((app, zoo)))) == ["app-old"]
+    assert found(labeled, by("name", how=Operator.IN)) == []
+    assert found(labeled, by("name", "zoo", "app", "nobody", how=Operator.IN)) == ["app", "zoo"]
 
 
-def test_what_has_no_value_matches_no_comparison_and_every_negation(filled: Database) -> None:
-    filled.repositories.create(RepositorySpec("none"))
+def test_what_has_no_value_matches_no_comparison_and_every_negation(labeled: Database) -> None:
+    labeled.repositories.create(RepositorySpec("none"))
     two, none = ["app", "zoo"], ["none"]
-    assert found(filled, by("retain_versions", 2)) == two
-    assert found(filled, Not(by("retain_versions", 2))) == ["app-old", "none"]
-    assert found(filled, by("retain_versions", 2, how=Operator.NOT_EQUAL)) == ["app-old", "none"]
-    assert found(filled, by("retain_versions", 1, 2, how=Operator.RANGE)) == ["app", "app-old", "zoo"]
-    assert found(filled, by("retain_versions", True, how=Operator.IS_NULL)) == none
-    assert found(filled, Not(by("retain_versions", True, how=Operator.IS_NULL))) == ["app", "app-old", "zoo"]
+    assert found(labeled, by("retain_versions", 2)) == two
+    assert found(labeled, Not(by("retain_versions", 2))) == ["app-old", "none"]
+    assert found(labeled, by("retain_versions", 2, how=Operator.NOT_EQUAL)) == ["app-old", "none"]
+    assert found(labeled, by("retain_versions", 1, 2, how=Operator.RANGE)) == ["app", "app-old", "zoo"]
+    assert found(labeled, by("retain_versions", True, how=Operator.IS_NULL)) == none
+    assert found(labeled, Not(by("retain_versions", True, how=Operator.IS_NULL))) == ["app", "app-old", "zoo"]
 
 
-def test_times_are_compared(filled: Database) -> None:
+def test_times_are_compared(labeled: Database) -> None:
     later = utc_now() + timedelta(hours=1)
-    assert found(filled, by("created_at", later, how=Operator.LESS)) == ["app", "app-old", "zoo"]
-    assert found(filled, by("updated_at", later, how=Operator.GREATER_OR_EQUAL)) == []
+    assert found(labeled, by("created_at", later, how=Operator.LESS)) == ["app", "app-old", "zoo"]
+    assert found(labeled, by("updated_at", later, how=Operator.GREATER_OR_EQUAL)) == []
 
 
-def test_a_field_that_is_not_searched_is_refused(filled: Database) -> None:
+def test_a_field_that_is_not_searched_is_refused(labeled: Database) -> None:
     with pytest.raises(InvalidReference, match="former_names"):
-        found(filled, by("former_names", "x"))
+        found(labeled, by("former_names", "x"))
 
 
-def test_a_record_is_changed_and_deleted_only_as_it_was_seen(filled: Database) -> None:
+def test_a_record_is_changed_and_deleted_only_as_it_was_seen(labeled: Database) -> None:
     class Seen(Exception):
         pass
 
     def refuse(record: object) -> None:
         raise Seen(record)
 
-    app = filled.repositories.by_name("app")
+    app = labeled.repositories.by_name("app")
     with pytest.raises(Seen):
-        filled.repositories.change(app.id, lambda spec: RepositorySpec("changed"), refuse)
+        labeled.repositories.change(app.id, lambda spec: RepositorySpec("changed"), refuse)
     with pytest.raises(Seen):
-        filled.repositories.delete(app.id, refuse)
-    assert filled.repositories.get(app.id) == app
+        labeled.repositories.delete(app.id, refuse)
+    assert labeled.repositories.get(app.id) == app

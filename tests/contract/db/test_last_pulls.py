@@ -11,6 +11,7 @@ from registry_sync.db.database import Database
 from registry_sync.db.last_pulls import KEPT_DAYS
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import PageRequest, Repository
+from support.emptied_databases import filled
 from support.metadata import two_versions
 
 MONDAY = datetime(2026, 3, 2, 8, 0, tzinfo=timezone.utc)
@@ -20,7 +21,7 @@ TUESDAY = MONDAY + timedelta(days=1)
 @pytest.fixture
 def repository(database: Database) -> Repository:
     """Its latest version has the tags ``latest`` and ``new``; ``old`` is gone."""
-    return two_versions(database, "app")
+    return filled(database, two_versions, "app")
 
 
 def _pulled(database: Database, repository: Repository, **options: datetime) -> dict[str, datetime | None]:

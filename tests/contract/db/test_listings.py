@@ -20,6 +20,7 @@ from registry_sync.domain.references import TagFilter
 from registry_sync.domain.runs import RunState, SyncRun
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import NothingSynced, RunEnded, VersionConflict
+from support.emptied_databases import filled
 from support.metadata import LISTED_AT, Upstream, image, index, new_key, open_run, play_stages, sync
 
 
@@ -51,6 +52,10 @@ def digests(**tags: str) -> dict[str, str]:
 @pytest.fixture
 def app(database: Database) -> Repository:
     """A repository whose only version has ``latest`` of an old image."""
+    return filled(database, _of_one_version)
+
+
+def _of_one_version(database: Database) -> Repository:
     repository = database.repositories.ensure("app")
     sync(database, repository, upstream(latest="old"))
     return repository

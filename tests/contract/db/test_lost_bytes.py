@@ -13,6 +13,7 @@ from registry_sync.domain.remote import Policy
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import NothingSynced
+from support.emptied_databases import filled
 from support.metadata import Upstream, image, index, layer, open_run, play_stages, sync
 
 GONE = "NotFound: the registry has no such blob"
@@ -21,6 +22,10 @@ GONE = "NotFound: the registry has no such blob"
 @pytest.fixture
 def upstream() -> Upstream:
     """An index under two names, and an image beside it that shares nothing with it."""
+    return _upstream()
+
+
+def _upstream() -> Upstream:
     made, amd64, arm64 = Upstream(), image("base", "amd64"), image("base", "arm64")
     made.tag("latest", multi := index(amd64, arm64), amd64, arm64)
     made.tag("v1", multi)
@@ -29,9 +34,13 @@ def upstream() -> Upstream:
 
 
 @pytest.fixture
-def repository(database: Database, upstream: Upstream) -> Repository:
+def repository(database: Database) -> Repository:
+    return filled(database, _synced)
+
+
+def _synced(database: Database) -> Repository:
     record = database.repositories.ensure("app")
-    assert sync(database, record, upstream).version is not None
+    assert sync(database, record, _upstream()).version is not None
     return record
 
 

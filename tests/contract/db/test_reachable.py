@@ -31,6 +31,7 @@ from registry_sync.domain.runs import TagState
 from registry_sync.domain.storage_reports import Amount, ContentKind
 from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import StoredBytes
+from support.emptied_databases import filled
 from support.metadata import image, open_run
 from support.stored_texts import keep_texts
 
@@ -53,6 +54,10 @@ class Orphan:
 @pytest.fixture
 def orphan(database: Database) -> Orphan:
     """Two manifests, and a blob that no manifest names; a repository without versions, and a run that noted nothing."""
+    return filled(database, _unneeded)
+
+
+def _unneeded(database: Database) -> Orphan:
     kept, other, named = image("layer", config="config"), image("other", config="config"), image("blob", config="blob")
     database.contents.add_manifests([kept, other, named])
     repository = database.repositories.ensure("app")

@@ -20,6 +20,7 @@ from registry_sync.domain.records import Repository, RepositorySpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.serving import Distribution, DistributionSpec, PublishedVersion
 from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound, VersionServed
+from support.emptied_databases import filled
 from support.metadata import Upstream, artifact, image, index, sync, two_versions, upstream_with
 from support.statements import await_lock, listening, planned_statements
 
@@ -31,6 +32,10 @@ LATEST = TagName("latest")
 @pytest.fixture
 def repository(database: Database) -> Repository:
     """Two versions: ``latest`` leads to two platforms in the first, to one of them in the second."""
+    return filled(database, _of_two_versions)
+
+
+def _of_two_versions(database: Database) -> Repository:
     repository = database.repositories.ensure("app")
     upstream = Upstream()
     for tagged, *children in ((OLD, AMD64, ARM64), (NEW, ARM64)):

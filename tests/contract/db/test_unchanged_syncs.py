@@ -21,6 +21,7 @@ from registry_sync.domain.runs import Confirmation, DigestListUse, LinkKind, Run
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.domain.settled_mirrors import DigestListNote, RecordedSyncs, SettledMirror, UnchangedSync
 from registry_sync.errors import RunEnded
+from support.emptied_databases import filled
 from support.metadata import LISTED_AT, Upstream, artifact, image, new_key, open_run, play_stages, sync
 from support.statements import counted_steps, planned_statements
 
@@ -35,10 +36,14 @@ def upstream(**tags: str) -> Upstream:
 @pytest.fixture
 def known(database: Database) -> SettledMirror:
     """A repository ``app`` whose only version is as its last sync left it."""
-    sync(database, database.repositories.ensure("app"), upstream(latest="old", other="old"))
+    filled(database, _synced)
     found = database.unchanged_syncs.settled({"app": new_key(), "unknown": new_key()})
     assert set(found) == {"app"}
     return found["app"]
+
+
+def _synced(database: Database) -> None:
+    sync(database, database.repositories.ensure("app"), upstream(latest="old", other="old"))
 
 
 def unchanged(known: SettledMirror, **more: Any) -> UnchangedSync:

@@ -21,6 +21,7 @@ from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import collect_orphans, reclaim_blobs
 from registry_sync.sync.maintenance.repair import repair_blobs
 from registry_sync.sync.maintenance.verify import ByteRate, Verification, VerifyOptions, verify_blobs
+from support.emptied_databases import filled
 from support.memory_client import MemoryClient
 from support.memory_registry import MemoryRegistry
 from support.metadata import Upstream, image, new_key, play_stages, sync
@@ -40,11 +41,14 @@ def store(tmp_path: Path) -> LocalBlobStore:
 @pytest.fixture
 def stored(database: Database, store: LocalBlobStore) -> dict[str, Digest]:
     """An image of four layers and a config, all of it stored."""
+    filled(database, _synced)
+    return dict(zip(TEXTS, keep_texts(store, *TEXTS), strict=True))
+
+
+def _synced(database: Database) -> None:
     upstream = Upstream()
     upstream.tag("latest", image(*TEXTS[:-1], config=TEXTS[-1]))
-    digests = dict(zip(TEXTS, keep_texts(store, *TEXTS), strict=True))
     sync(database, database.repositories.ensure("app"), upstream)
-    return digests
 
 
 def verify(
