@@ -237,7 +237,7 @@ def test_versions_equal_a_plain_model_whatever_the_history_and_none_ever_changes
     store = open_blob_store((tmp_path / "blobs").as_uri())
 
     phases = (Phase.explicit, Phase.generate, Phase.shrink)
-    chosen = examples(15 if dialect == "sqlite" else 5) | {"suppress_health_check": list(HealthCheck)}
+    chosen = examples(8 if dialect == "sqlite" else 3) | {"suppress_health_check": list(HealthCheck)}
 
     @settings(phases=phases, **chosen)
     @given(history=histories)

@@ -20,6 +20,7 @@ from registry_sync.domain.references import TagFilter, TagName
 from registry_sync.domain.runs import RunState, SyncRun
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import NothingSynced, VersionConflict
+from support.examples import FUZZ
 from support.metadata import LISTED_AT, Upstream, image, open_run, play_stages, sync
 
 NAMES = ("a", "b", "c", "d")
@@ -263,7 +264,7 @@ def test_no_tag_goes_back_and_nobody_is_refused_without_need(database: Database,
         content.tag(name, image(f"{name}9"))
     sync(database, source, content)
     outcomes: Counter[str] = Counter()
-    for seed in range(30 if dialect == "sqlite" else 15):
+    for seed in range((15 if dialect == "sqlite" else 12) * max(1, FUZZ)):
         dice = random.Random(seed)
         history = [Move("a", 0), Move("b", 0), *(random_step(dice) for _ in range(40))]
         player = Player(database, database.repositories.ensure(f"app-{seed}"), source, outcomes)

@@ -348,7 +348,7 @@ class Twins:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6 * max(1, FUZZ)))
+@pytest.mark.parametrize("seed", range(4 * max(1, FUZZ)))
 def test_random_histories_are_the_same_either_way(database: Database, seed: int) -> None:
     dice = random.Random(seed)
     twins = Twins(database, dice, (database.repositories.ensure("full"), database.repositories.ensure("differing")))
