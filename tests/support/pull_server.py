@@ -24,12 +24,15 @@ from registry_sync.serve.pull_api import PullApp
 from support.certificates import ServerCertificate
 from support.filling import place
 from support.images import ContentBuilder
+from support.listening import listening_ports
 from support.registry import RegistryServer
 from support.rest_api import served
 from support.syncing import Installation
 
 _PROGRAM = "import json, sys; from registry_sync.serve.server import *; serve(ServerOptions(**json.loads(sys.argv[1])))"
 _START_SECONDS = 60
+#: A look at which processes are its own takes 3 ms of the processor.
+_POLL_SECONDS = 0.1
 
 
 def published_image(folder: Path, layer_bytes: int) -> tuple[Installation, str]:
@@ -176,7 +179,7 @@ class PullServer(PullClient):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"the pull server did not start: {self.log[-2000:]}")
-            time.sleep(0.02)
+            time.sleep(_POLL_SECONDS)
         return self
 
     def __exit__(
@@ -245,9 +248,6 @@ class PullServer(PullClient):
     def _listening(self) -> list[set[int]]:
         """The ports of each process that listens."""
         assert self._process is not None
+        over_ipv6 = ":" in self._options.get("host", "")
         family = psutil.Process(self._process.pid).children(recursive=True)
-        ports = (
-            {found.laddr.port for found in process.net_connections("tcp") if found.status == psutil.CONN_LISTEN}
-            for process in family
-        )
-        return list(filter(None, ports))
+        return list(filter(None, (listening_ports(process.pid, over_ipv6=over_ipv6) for process in family)))

@@ -26,6 +26,7 @@ import requests
 
 from registry_sync.domain.digests import Digest
 from support.certificates import ServerCertificate
+from support.listening import listening_ports
 
 PROGRAM = "/usr/bin/docker-registry"
 #: The one user of a registry that requires a password; the cheapest bcrypt cost keeps tests fast.
@@ -218,12 +219,9 @@ class RegistryServer:
 
     def _is_ready(self) -> bool:
         assert self._process is not None
-        with contextlib.suppress(psutil.Error):
-            for connection in psutil.Process(self._process.pid).net_connections("tcp"):
-                if connection.status == psutil.CONN_LISTEN:
-                    self.port = connection.laddr.port
-                    return True
-        return False
+        listening = listening_ports(self._process.pid)
+        self.port = min(listening, default=self.port)
+        return bool(listening)
 
     # -- addresses -----------------------------------------------------------------------------------------------
 
