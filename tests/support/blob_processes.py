@@ -1,57 +1,63 @@
-"""Other processes that write into a store, for tests of what happens when they die or meet."""
+"""Other processes that write into a store, for tests of what happens when they die or meet.
+
+They are copies of this one, which has imported all that they need.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-_ROOT = Path(__file__).parents[2]
+from support.blob_stores import open_store
+from support.blob_writing import COMMANDS
+from support.dying import Copy
 
 
 class Writer:
-    """A running ``blob_writing.py``."""
+    """A running one."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, copy: Copy, to_it: TextIO, from_it: TextIO) -> None:
+        self._copy, self._to_it, self._from_it = copy, to_it, from_it
 
     def hear(self) -> str:
         """The next line it says; empty when it has ended."""
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+        return self._from_it.readline().strip()
 
     def rest(self) -> list[str]:
         """Everything else it says, to its end."""
-        assert self._process.stdout is not None
-        return self._process.stdout.read().splitlines()
+        return self._from_it.read().splitlines()
 
     def go_on(self) -> None:
         """Lets it continue after its pause."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        self._to_it.write("\n")
+        self._to_it.flush()
 
     def kill(self) -> None:
         """SIGKILL, which leaves it no time to tidy up."""
-        self._process.kill()
-        self._process.wait()
+        self._copy.kill()
 
 
 @contextmanager
 def writing(url: str, spool: Path, command: str, *numbers: int, environment: dict[str, str]) -> Iterator[Writer]:
     """A process that runs ``command``; killed at the end if it still runs."""
-    paths = os.pathsep.join([str(_ROOT / "plugins"), str(_ROOT / "tests")])
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "blob_writing.py"), url, str(spool), command, *map(str, numbers)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment, "PYTHONPATH": paths},
-    ) as process:
+    (its_input, to_it), (from_it, its_output) = os.pipe(), os.pipe()
+
+    def act() -> None:
+        os.close(to_it)
+        os.close(from_it)
+        os.environ.update(environment)
+        with os.fdopen(its_input) as sys.stdin, os.fdopen(its_output, "w") as sys.stdout:
+            COMMANDS[command](open_store(url, spool), *numbers)
+
+    copy = Copy(act, Path(os.devnull))
+    os.close(its_input)
+    os.close(its_output)
+    with os.fdopen(to_it, "w") as speaking, os.fdopen(from_it) as hearing:
         try:
-            yield Writer(process)
+            yield Writer(copy, speaking, hearing)
         finally:
-            process.kill()
+            copy.kill()

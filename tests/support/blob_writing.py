@@ -1,18 +1,16 @@
-"""A process that writes blobs and may be killed while it does: ``blob_writing.py URL SPOOL COMMAND ...``.
+"""What a process does that writes blobs and may be killed meanwhile; it says on its output how far it is.
 
-``half SEED SIZE COUNT`` writes the first COUNT bytes of a blob, says so, and waits for a line before it continues
-and commits. ``many SEED SIZE COUNT`` commits COUNT blobs and says the digest of each that was published.
+:func:`half` writes the first ``count`` bytes of a blob and waits for a line before it continues and commits.
+:func:`many` commits ``count`` blobs.
 """
 
 from __future__ import annotations
 
 import resource
 import sys
-from pathlib import Path
 
 from registry_sync.blobs.store import BlobStore
 from registry_sync.errors import RegistrySyncError
-from support.blob_stores import open_store
 from support.images import Blob
 
 PIECE = 256 * 1024
@@ -57,7 +55,4 @@ def limited(store: BlobStore, seed: int, size: int, count: int) -> None:
         say(f"{type(error).__name__} {error}")
 
 
-if __name__ == "__main__":
-    url, spool, command, *numbers = sys.argv[1:]
-    commands = {"half": half, "many": many, "limited": limited}
-    commands[command](open_store(url, Path(spool)), *map(int, numbers))
+COMMANDS = {"half": half, "many": many, "limited": limited}
