@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,9 @@ from support.registry import RegistryServer
 from support.rest_api import served
 from support.syncing import Installation
 
-_PROGRAM = "import json, sys; from registry_sync.serve.server import *; serve(ServerOptions(**json.loads(sys.argv[1])))"
+#: Its first process comes out of one that has imported what every pull server imports for most of a second.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["registry_sync.serve.server", "granian", __name__])
 _START_SECONDS = 60
 #: A look at which processes are its own takes 3 ms of the processor.
 _POLL_SECONDS = 0.1
@@ -126,6 +128,19 @@ class _Lines(logging.Handler):
         self.messages.append(record.getMessage())
 
 
+def _serve(options: dict[str, Any], environment: dict[str, str], folder: Path, log: Path) -> None:
+    """The first process of a pull server, as one that a shell has started there."""
+    from registry_sync.serve.server import ServerOptions, serve
+
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    serve(ServerOptions(**options))
+
+
 class PullServer(PullClient):
     """Runs between ``with`` and its end, at a free port; ``folder`` is that of ``Installation.embedded``.
 
@@ -149,12 +164,10 @@ class PullServer(PullClient):
         self.workers = workers
         self._certificate = certificate
         self._log = folder / "pull-server.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkServerProcess | None = None
         self.session = _session(certificate)
 
     def __enter__(self) -> PullServer:
-        import json
-
         options: dict[str, Any] = {
             "sql_alchemy_conn": f"sqlite:///{self.folder / 'registry_sync.db'}",
             "blob_store": (self.folder / "blobs").as_uri(),
@@ -165,18 +178,11 @@ class PullServer(PullClient):
             options |= {"certificate": str(self._certificate.chain_path), "key": str(self._certificate.key_path)}
         options |= self._options
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **self._environment}
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, json.dumps(options)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env=environment,
-            )
+        self._process = _processes.Process(target=_serve, args=(options, environment, self.folder, self._log))
+        self._process.start()
         deadline = time.monotonic() + _START_SECONDS
         while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if not self._process.is_alive() or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"the pull server did not start: {self.log[-2000:]}")
             time.sleep(_POLL_SECONDS)
@@ -202,20 +208,19 @@ class PullServer(PullClient):
     def ask_to_stop(self) -> None:
         """Sends the signal, and does not wait."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.terminate()
 
     def stop(self) -> None:
         """Stops it and its workers."""
         if self._process is None:
             return
         self._process.terminate()
-        try:
-            self._process.wait(timeout=40)
-        except subprocess.TimeoutExpired:
+        self._process.join(timeout=40)
+        if self._process.is_alive():
             for child in psutil.Process(self._process.pid).children(recursive=True):
                 child.kill()
             self._process.kill()
-            self._process.wait()
+            self._process.join()
         self._process = None
 
     @property
