@@ -49,6 +49,8 @@ AND_TYPES = ; status=$$?; wait $$types || status=1; trap - EXIT; cat $(LOCAL)/ty
 # Pulp's clients, of today and of the documented workflow's time, which tests run against the REST API.
 # And Airflow's provider for OpenLineage, and those for Slack and Apprise, which a test each has on its path.
 OTHERS_READY := $(LOCAL)/pulp/today/installed $(LOCAL)/pulp/then/installed $(LOCAL)/lineage/installed $(LOCAL)/notifiers/installed
+# Beside the compilation. A variable, so that make -n runs nothing.
+INSTALL_OTHERS = $(MAKE) others-ready
 
 .PHONY: help
 help: ## Show this list
@@ -79,8 +81,12 @@ token: $(READY) ## Print a bearer token for its REST API
 	@$(LOCAL_AIRFLOW) token
 
 .PHONY: test
-test: style $(OTHERS_READY) ## Check the style and run all tests; at the end the branch coverage, unless COVERAGE=0
-	@$(if $(COMPILE),$(COMPILE);) COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(or $(TEST_PROCESSES),3) --dist loadfile
+test: style ## Check the style and run all tests; at the end the branch coverage, unless COVERAGE=0
+	@$(if $(COMPILE),$(COMPILE) &) $(INSTALL_OTHERS) || exit; wait; COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(or $(TEST_PROCESSES),3) --dist loadfile
+
+.PHONY: others-ready
+others-ready: $(OTHERS_READY)
+	@:
 
 .PHONY: test-quick
 test-quick: style ## Run the checks, the unit tests and the contracts on SQLite and local files, without those that take long
