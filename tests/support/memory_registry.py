@@ -164,7 +164,8 @@ def running_at(url: str) -> MemoryRegistry | None:
 
 
 class MemoryRegistry:
-    """Has an address of its own, at which clients of ``support.syncing`` find it as long as it is referred to.
+    """Has an address of its own, at which clients of ``support.syncing`` find it as long as it is referred to; or that
+    of another that is gone.
 
     ``basic_auth`` requires the user and password of ``support.registry``. ``has_referrers_api`` says whether it lists
     referrers, as Debian's does not. ``page_size`` is how many tags a page has. ``tells_digests`` says whether a HEAD
@@ -178,6 +179,7 @@ class MemoryRegistry:
     def __init__(
         self,
         *,
+        netloc: str | None = None,
         basic_auth: bool = False,
         has_referrers_api: bool = False,
         page_size: int = 1000,
@@ -186,7 +188,7 @@ class MemoryRegistry:
         has_digest_api: bool = False,
         digest_page_size: int = 100,
     ) -> None:
-        self.netloc = f"memory-{next(_numbers)}.test"
+        self.netloc = netloc or f"memory-{next(_numbers)}.test"
         self.url = f"http://{self.netloc}"
         self.basic_auth = basic_auth
         self.has_referrers_api = has_referrers_api

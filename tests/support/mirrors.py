@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import shutil
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from registry_sync.domain.mirror_results import MirrorResult
@@ -19,11 +22,16 @@ from registry_sync.sync.sync_mirrors import MirrorsSynced, sync_mirrors
 from registry_sync.sync.unchanged_mirrors import expected_run
 from support.images import ContentBuilder, RepositoryContent
 from support.memory_registry import MemoryRegistry
+from support.ready_databases import RenewedDatabase
 from support.syncing import Installation, new_client
 
 
+@functools.cache
 def small_repository(seed: int, *, tags: int = 10, moved: int = 0) -> RepositoryContent:
-    """``tags`` images of two small blobs, as most mirrors of a fleet; ``moved`` of them are at other images."""
+    """``tags`` images of two small blobs, as most mirrors of a fleet; ``moved`` of them are at other images.
+
+    The same object for the same arguments: registries and tests change nothing of it.
+    """
     build = ContentBuilder(seed=seed)
     layer = build.blob(300)
     for number in range(tags):
@@ -109,3 +117,41 @@ class Fleet:
     def result(self, synced: MirrorsSynced, name: str) -> MirrorResult:
         """The result of one mirror."""
         return next(result for result in synced.results if result.repository == name)
+
+
+class RenewedFleets:
+    """Fleets on one database, one after the other, that begin with syncs that are run once and put back then.
+
+    What they are is below ``folder``.
+    """
+
+    #: Of the registries, so that the mirrors of one are those of the next.
+    NETLOC = "memory-fleet.test"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._renewed = RenewedDatabase(folder / "registry_sync.db")
+        self._kept: dict[Hashable, tuple[bytes, Path]] = {}
+
+    def begin(self, registry: MemoryRegistry, folder: Path, repositories: Sequence[str]) -> Fleet:
+        """A fleet that was never synced; its blobs are below ``folder``."""
+        return Fleet(Installation.on(self._renewed.renewed(), folder), registry, repositories)
+
+    def once(self, fleet: Fleet, folder: Path, key: Hashable, act: Callable[[], object]) -> None:
+        """Lets ``act`` sync ``fleet``, which has just begun, or puts database and blobs back as they were after that.
+
+        Nothing else may depend on it: what it changes of ``fleet`` itself and of its registry stays undone.
+        """
+        assert fleet.registry.netloc == self.NETLOC
+        if key not in self._kept:
+            act()
+            copied = self._folder / str(len(self._kept))
+            shutil.copytree(folder / "blobs", copied)
+            self._kept[key] = self._renewed.kept(), copied
+            return
+        data, copied = self._kept[key]
+        self._renewed.renewed(data)
+        shutil.copytree(copied, folder / "blobs", dirs_exist_ok=True)
+
+    def close(self) -> None:
+        self._renewed.close()

@@ -35,12 +35,16 @@ def filled(
     key = (fill, arguments, tuple(options.items()))
     if key not in _filled:
         result = fill(database, *arguments, **options)
-        database.close()
-        assert not Path(f"{path}-wal").exists(), "another connection keeps a part of the database to itself"
-        _filled[key] = path.read_bytes(), result
+        _filled[key] = _read(database, path), result
     else:
         _replace(database, path, _filled[key][0])
     return _filled[key][1]  # type: ignore[no-any-return]
+
+
+def _read(database: Database, path: Path) -> bytes:
+    database.close()
+    assert not Path(f"{path}-wal").exists(), "another connection keeps a part of the database to itself"
+    return path.read_bytes()
 
 
 def _replace(database: Database, path: Path, data: bytes) -> None:
@@ -60,10 +64,14 @@ class RenewedDatabase:
         self._path = path
         self._database = ready_database(path)
 
-    def renewed(self) -> Database:
-        """Resets the database; it must not be in use."""
-        _replace(self._database, self._path, _migrated())
+    def renewed(self, data: bytes | None = None) -> Database:
+        """Resets the database, or puts it back as :meth:`kept` gave it; it must not be in use."""
+        _replace(self._database, self._path, data or _migrated())
         return self._database
+
+    def kept(self) -> bytes:
+        """All that it holds now; it must not be in use."""
+        return _read(self._database, self._path)
 
     def close(self) -> None:
         self._database.close()

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,7 @@ from registry_sync.sync.mirror_tasks import MirrorTask
 from registry_sync.sync.shared_audits import RegistryAudit, SharedAudit
 from support.images import RepositoryContent
 from support.memory_registry import HELD, MemoryRegistry, document, refusal, tag_page
-from support.mirrors import Fleet, names, small_repository
-from support.ready_databases import RenewedDatabase
-from support.syncing import Installation
+from support.mirrors import Fleet, RenewedFleets, names, small_repository
 
 TAGS = [TagName(f"v{number}") for number in range(10)]
 MIRRORS = 30
@@ -87,29 +86,34 @@ def test_after_a_finding_each_is_audited_by_itself() -> None:
 
 
 @pytest.fixture(scope="module")
-def renewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RenewedDatabase]:
-    database = RenewedDatabase(tmp_path_factory.mktemp("audits") / "registry_sync.db")
-    yield database
-    database.close()
+def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RenewedFleets]:
+    made = RenewedFleets(tmp_path_factory.mktemp("audits"))
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def registry() -> Iterator[MemoryRegistry]:
-    with MemoryRegistry(lists_digests=True) as found:
+    with MemoryRegistry(lists_digests=True, netloc=RenewedFleets.NETLOC) as found:
         yield found
 
 
 @pytest.fixture
-def fleet(renewed: RenewedDatabase, registry: MemoryRegistry, tmp_path: Path) -> Fleet:
+def fleet(fleets: RenewedFleets, registry: MemoryRegistry, tmp_path: Path) -> Fleet:
     """Mirrors of ten tags that were synced once; a tag of the last one has moved since, and was synced."""
-    found = Fleet(Installation.on(renewed.renewed(), tmp_path), registry, names(MIRRORS)).fill(tags=10)
-    assert str(found.sync("run-1")) == f"{MIRRORS} changed"
+    found = fleets.begin(registry, tmp_path, names(MIRRORS)).fill(tags=10)
+    fleets.once(found, tmp_path, "mirrors", partial(sync_and_move_the_last, found))
     registry.serve(LAST, CONTENT_OF_LAST)
-    found.repositories = [LAST]
-    assert str(found.sync("run-1b")) == "1 changed"
-    found.repositories = names(MIRRORS)
     registry.reset_counts()
     return found
+
+
+def sync_and_move_the_last(fleet: Fleet) -> None:
+    assert str(fleet.sync("run-1")) == f"{MIRRORS} changed"
+    fleet.registry.serve(LAST, CONTENT_OF_LAST)
+    fleet.repositories = [LAST]
+    assert str(fleet.sync("run-1b")) == "1 changed"
+    fleet.repositories = names(MIRRORS)
 
 
 def heads(fleet: Fleet) -> Counter[str]:

@@ -24,33 +24,34 @@ from registry_sync.sync.unchanged_mirrors import expected_run
 from support.dying import die, status_of_fork, was_killed
 from support.images import ContentBuilder
 from support.memory_registry import ANY, HELD, MemoryRegistry, referrers_page, refusal
-from support.mirrors import Fleet, names, small_repository
-from support.ready_databases import RenewedDatabase
+from support.mirrors import Fleet, RenewedFleets, names, small_repository
 from support.statements import executed_statements
-from support.syncing import Installation
 
 APP = "team/app-000"
 
 
 @pytest.fixture(scope="module")
-def renewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RenewedDatabase]:
-    database = RenewedDatabase(tmp_path_factory.mktemp("looks") / "registry_sync.db")
-    yield database
-    database.close()
+def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RenewedFleets]:
+    made = RenewedFleets(tmp_path_factory.mktemp("looks"))
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def registry() -> Iterator[MemoryRegistry]:
-    with MemoryRegistry() as found:
+    with MemoryRegistry(netloc=RenewedFleets.NETLOC) as found:
         yield found
 
 
 @pytest.fixture
-def fleet(renewed: RenewedDatabase, registry: MemoryRegistry, tmp_path: Path) -> Fleet:
+def fleet(fleets: RenewedFleets, registry: MemoryRegistry, tmp_path: Path) -> Fleet:
     """Three mirrors that were synced once."""
-    here = Installation.on(renewed.renewed(), tmp_path)
-    found = Fleet(here, registry, names(3)).fill()
-    found.sync("run-1")
+    return synced_once(fleets, registry, tmp_path, 3)
+
+
+def synced_once(fleets: RenewedFleets, registry: MemoryRegistry, folder: Path, count: int) -> Fleet:
+    found = fleets.begin(registry, folder, names(count)).fill()
+    fleets.once(found, folder, (count, registry.has_referrers_api), lambda: found.sync("run-1"))
     registry.reset_counts()
     return found
 
@@ -300,28 +301,27 @@ def seen(fleet: Fleet, run_id: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_with_a_look_a_sync_ends_as_it_does_without(
-    change: Callable[[Fleet], None], renewed: RenewedDatabase, tmp_path: Path
+    change: Callable[[Fleet], None], fleets: RenewedFleets, tmp_path: Path
 ) -> None:
-    compare_with_and_without(change, renewed, tmp_path, has_api=False)
+    compare_with_and_without(change, fleets, tmp_path, has_api=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", WITH_API, ids=lambda change: change.__name__)
 def test_with_a_look_a_sync_ends_as_it_does_without_where_referrers_are_listed(
-    change: Callable[[Fleet], None], renewed: RenewedDatabase, tmp_path: Path
+    change: Callable[[Fleet], None], fleets: RenewedFleets, tmp_path: Path
 ) -> None:
-    compare_with_and_without(change, renewed, tmp_path, has_api=True)
+    compare_with_and_without(change, fleets, tmp_path, has_api=True)
 
 
 def compare_with_and_without(
-    change: Callable[[Fleet], None], renewed: RenewedDatabase, tmp_path: Path, *, has_api: bool
+    change: Callable[[Fleet], None], fleets: RenewedFleets, tmp_path: Path, *, has_api: bool
 ) -> None:
     """Syncs once, changes something, and syncs twice: with looks and without, results and requests are the same."""
     ends = []
     for has_look in (False, True):
-        with MemoryRegistry(has_referrers_api=has_api) as registry:
-            fleet = Fleet(Installation.on(renewed.renewed(), tmp_path / str(has_look)), registry, names(2)).fill()
-            fleet.sync("run-1")
+        with MemoryRegistry(has_referrers_api=has_api, netloc=RenewedFleets.NETLOC) as registry:
+            fleet = synced_once(fleets, registry, tmp_path / str(has_look), 2)
             change(fleet)
             if not has_look:
                 given = fleet.mirrors
@@ -415,10 +415,10 @@ def test_a_repository_that_is_deleted_during_its_look_stays_deleted(fleet: Fleet
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_loses_what_it_has_not_reported(renewed: RenewedDatabase, tmp_path: Path) -> None:
+def test_a_process_that_dies_loses_what_it_has_not_reported(fleets: RenewedFleets, tmp_path: Path) -> None:
     count = RECORDED_AT_ONCE + 5
     with MemoryRegistry() as registry:
-        fleet = Fleet(Installation.on(renewed.renewed(), tmp_path), registry, names(count)).fill(tags=1)
+        fleet = fleets.begin(registry, tmp_path, names(count)).fill(tags=1)
         fleet.sync("run-1")
         registry.on("GET", "tags", "", die, repository=names(count)[-1])  # type: ignore[arg-type]
         fleet.here.database.close()
