@@ -18,6 +18,7 @@ from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import collect_orphans
 from registry_sync.sync.maintenance.verify import VerifyOptions, verify_blobs
 from support.dying import Copy
+from support.examples import FUZZ
 from support.filling import place
 from support.images import ContentBuilder
 from support.invariants import assert_whole
@@ -26,7 +27,7 @@ from support.registry import RegistryServer
 from support.soak import COPIES, STOP, UPSTREAMS, did_all, main
 
 #: At least so long, and until they did all of this together, however busy the machine is.
-SECONDS, MOST_SECONDS = 3.0, 200.0
+SECONDS, MOST_SECONDS = 1.5 * max(FUZZ, 1), 200.0
 AT_LEAST = {
     "made a version": 5,
     "collected": 4,
