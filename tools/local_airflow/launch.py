@@ -21,6 +21,7 @@ from typing import Any
 #: The modules that the components import. Those that an Airflow does not have are skipped.
 IMPORTED = (
     "airflow.__main__",
+    "airflow.cli.cli_parser",  # and with it the auth manager, whose commands are some of Airflow's
     "airflow.cli.commands.api_server_command",
     "airflow.cli.commands.dag_processor_command",
     "airflow.cli.commands.scheduler_command",
