@@ -29,7 +29,8 @@ from support.syncing import Installation
 SCHEDULED = (known.DOCKER_HUB,)
 IN_STAGES = tuple(kind for kind in known.KNOWN if kind not in SCHEDULED)
 WAYS = ("in stages", "scheduled")
-RELEASES = 120
+#: With the other tags more than a page of a hundred, and two of fifty.
+RELEASES = 90
 #: How many tags are requested although the registry's list of digests shows them as unchanged.
 SAMPLE = 3
 _seeds = itertools.count(100)

@@ -99,7 +99,7 @@ def test_a_large_repository_is_fetched_by_mapped_tasks_with_readable_labels(
     dot = " \N{MIDDLE DOT} "
     shards = [label for (task, index), label in labels.items() if task == "fetch_blobs" and index >= 0]
     assert len(shards) >= 2
-    assert all(re.fullmatch(rf"\d/{len(shards)}{dot}\d+ blobs{dot}[\d.]+ MiB", label) for label in shards)
+    assert all(re.fullmatch(rf"\d/{len(shards)}{dot}\d+ blobs{dot}[\d.]+ [KM]iB", label) for label in shards)
     version = airflow.xcom(run, "commit_version")["version"]
     assert counts(version, "present")["docker.blob"] == len(content.blobs)
 
