@@ -6,7 +6,6 @@ import subprocess
 import time
 
 import psycopg
-import pytest
 
 from local_airflow import migration
 from local_airflow.ports import free_port
@@ -15,10 +14,11 @@ from support.composed import SERVICES, Composed, run, set_up_commands
 from support.registry import RegistryServer
 
 
-def test_the_set_up_can_be_repeated(composed: Composed) -> None:
+def test_the_set_up_can_be_repeated_and_the_health_checks_pass_while_the_parts_run(composed: Composed) -> None:
     migrate, upgrade = set_up_commands()
     assert migrate == ["airflow", *migration.COMMAND]  # which the start of the instance has run, as it has the other
-    run(composed.airflow, upgrade)
+    checks = [SERVICES[part]["healthcheck"]["test"][1:] for part in ("dag-processor", "triggerer")]
+    run(composed.airflow, upgrade, *checks)
 
 
 def test_a_sync_is_kept_in_the_database_of_registry_sync(composed: Composed, upstream: RegistryServer) -> None:
@@ -29,12 +29,6 @@ def test_a_sync_is_kept_in_the_database_of_registry_sync(composed: Composed, ups
     socket = f"host={composed.postgres.socket_folder} user=tests"
     with psycopg.connect(f"{socket} dbname=airflow") as connection:
         assert connection.execute("SELECT state FROM dag_run WHERE run_id = %s", [run]).fetchall() == [("success",)]
-
-
-@pytest.mark.parametrize("part", ["dag-processor", "triggerer"])
-def test_the_health_check_of_a_part_passes_while_it_runs(composed: Composed, part: str) -> None:
-    _, *check = SERVICES[part]["healthcheck"]["test"]
-    run(composed.airflow, check)
 
 
 def test_the_pull_server_starts_beside_and_its_health_check_passes(composed: Composed) -> None:

@@ -1,4 +1,4 @@
-"""Who may do what under the FAB auth manager: a real API server, with a user for each of FAB's roles."""
+"""Who may do what under the FAB auth manager: the composed Airflow, with a user for each of FAB's roles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from registry_sync.db.database import Database
 from registry_sync.domain.serving import User
 from registry_sync.users.airflow_logins import AirflowLogins
 from support.airflow_instance import AirflowInstance
-from support.fab import PASSWORD, ROLES, SETTINGS, make_fab_database
+from support.composed import Composed
+from support.fab import PASSWORD, ROLES
 from support.hostile_registry import HostileRegistry
 from support.metadata import Upstream, image, index, sync
 from support.pulp_clients import pulp_command, walk_with_libraries
@@ -43,15 +44,13 @@ RUN_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
-def fab(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) -> Iterator[AirflowInstance]:
-    database = make_fab_database(airflow_database, tmp_path_factory.mktemp("fab-database"))
-    with AirflowInstance(tmp_path_factory.mktemp("fab"), settings=SETTINGS, database=database) as instance:
-        yield instance
+def fab(composed: Composed) -> AirflowInstance:
+    return composed.airflow
 
 
 @pytest.fixture(scope="module")
-def clients(fab: AirflowInstance) -> dict[str, RestClient]:
-    """A client of each role's user; the DAG is known when they are given."""
+def clients(fab: AirflowInstance) -> Iterator[dict[str, RestClient]]:
+    """A client of each role's user; the DAG is known when they are given. No run goes on after the tests."""
     made = {}
     for role in ROLES:
         nobody = RestClient(fab.url)
@@ -62,11 +61,12 @@ def clients(fab: AirflowInstance) -> dict[str, RestClient]:
     while not made["Admin"].get("status/")["sync_dag"]["is_known"]:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    return made
+    yield made
+    end_other_runs(made["Admin"])
 
 
 @pytest.fixture(scope="module")
-def synced(fab: AirflowInstance, clients: dict[str, RestClient]) -> dict[str, str]:
+def synced(composed: Composed, clients: dict[str, RestClient]) -> dict[str, str]:
     """Paths of a repository with a version of every type of unit, of a remote with credentials and of a task."""
     admin, name = clients["Admin"], f"fab-{secrets.token_hex(4)}"
     repository = admin.post(REPOSITORIES, name=name)["pulp_href"]
@@ -74,7 +74,7 @@ def synced(fab: AirflowInstance, clients: dict[str, RestClient]) -> dict[str, st
     upstream = Upstream()
     child = image("a layer", note=name)
     upstream.tag("latest", index(child, note=name), child)
-    with Database.connect(f"sqlite:///{fab.home / 'registry_sync' / 'registry_sync.db'}") as database:
+    with Database.connect(composed.database) as database:
         source = database.remotes.by_name(name)
         sync(database, database.repositories.by_name(name), upstream, remote=source)
     task = admin.post(f"{remote['pulp_href']}sync/", 202, repository=repository)["task"]
@@ -152,8 +152,8 @@ RISING = ("Public", "Viewer", "User", "Op", "Admin")
 
 
 @pytest.fixture(scope="module")
-def world(fab: AirflowInstance, clients: dict[str, RestClient], upstream: RegistryServer) -> World:
-    with Database.connect(f"sqlite:///{fab.home / 'registry_sync' / 'registry_sync.db'}") as database:
+def world(composed: Composed, clients: dict[str, RestClient], upstream: RegistryServer) -> World:
+    with Database.connect(composed.database) as database:
         return World.made_by(clients["Admin"], database, upstream.url, UPSTREAM_NAME, bound=upstream.url)
 
 

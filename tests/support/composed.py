@@ -1,6 +1,8 @@
 """An Airflow as ``docker-compose.yaml`` sets it up, with everything that needs no container, on PostgreSQL.
 
-It has the example DAGs of the documentation.
+It has the example DAGs of the documentation. Users are those of the FAB auth manager, for the tests of rights: what the
+compose file says of its one user is what ``make up`` says, with which the ``airflow`` of the session is tested. And its
+API server serves pulls, too, beside the pull server.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 import yaml
 
 from local_airflow.layout import CHECKOUT
+from support import fab
 from support.airflow_instance import AirflowInstance
 from support.filling import push
 from support.images import ContentBuilder, RepositoryContent
@@ -51,7 +54,16 @@ OF_THE_CONTAINERS = {
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME",
 }
 
-
+#: The auth manager of an Airflow that is told of none, as the compose file tells of none.
+AIRFLOWS_OWN = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+#: What the program ``airflow`` does, for several commands.
+IN_ONE_PROCESS = """
+import shlex, sys
+from airflow.__main__ import main
+for command in sys.argv[1:]:
+    sys.argv = shlex.split(command)
+    main()
+"""
 #: The programs that examples run on images and clusters, which the machine of the tests does not have.
 PROGRAMS = ("trivy", "podman", "kubectl")
 
@@ -66,6 +78,11 @@ class Composed:
     airflow: AirflowInstance
     postgres: Postgres
     called: Path
+
+    @property
+    def database(self) -> str:
+        """The address of registry-sync's own database, as its settings have it."""
+        return self.airflow.instance.settings(port=0)["registry_sync"]["sql_alchemy_conn"]
 
 
 def releases() -> RepositoryContent:
@@ -101,9 +118,10 @@ def composed_airflow(folder: Path) -> Iterator[Composed]:
         config = instance.home / "config"
         config.mkdir(parents=True)
         shutil.copy(EXAMPLES / LOCAL_SETTINGS, config)
+        fab.choose_password(instance.layout)
         with instance:  # which has run the first of the commands that set up, the migration of Airflow's database
-            for command in set_up_commands()[1:]:
-                run(instance, command)
+            run(instance, *set_up_commands()[1:])
+            fab.add_users(f"host={server.socket_folder} user=tests dbname=airflow")
             yield Composed(instance, server, folder / "called")
 
 
@@ -123,10 +141,20 @@ def set_up_commands() -> list[list[str]]:
     return [shlex.split(command) for command in SERVICES["init"]["command"][0].split(" && ")]
 
 
-def run(airflow: AirflowInstance, command: list[str]) -> None:
-    """Runs a command of the compose file as its services would."""
-    program = airflow.layout.python.parent / command[0]
-    subprocess.run([str(program), *command[1:]], env=airflow.environment, check=True, capture_output=True)
+def run(airflow: AirflowInstance, *commands: list[str]) -> None:
+    """Runs commands of the compose file as its services would; those of Airflow in one process, which loads it once.
+
+    The compose file names no auth manager: its commands have no part of FAB to load.
+    """
+    environment = {**airflow.environment, "AIRFLOW__CORE__AUTH_MANAGER": AIRFLOWS_OWN}
+    python = str(airflow.layout.python)
+    if all(command[0] == "airflow" for command in commands):
+        together = [python, "-c", IN_ONE_PROCESS, *(shlex.join(command) for command in commands)]
+        subprocess.run(together, env=environment, check=True, capture_output=True)
+        return
+    for program, *arguments in commands:
+        at = str(airflow.layout.python.parent / program)
+        subprocess.run([at, *arguments], env=environment, check=True, capture_output=True)
 
 
 def _settings(server: Postgres, blobs: Path) -> dict[str, dict[str, str]]:
@@ -136,7 +164,15 @@ def _settings(server: Postgres, blobs: Path) -> dict[str, dict[str, str]]:
     )
     settings: dict[str, dict[str, str]] = {
         "database": {"sql_alchemy_conn": airflow, "sql_alchemy_conn_async": airflow},
-        "registry_sync": {"sql_alchemy_conn": ours, "blob_store": blobs.as_uri(), "min_shard_mib": SHARD_MIB},
+        "registry_sync": {
+            "sql_alchemy_conn": ours,
+            "blob_store": blobs.as_uri(),
+            "min_shard_mib": SHARD_MIB,
+            "pull_in_api_server": "True",
+            "trust_triggers": "False",  # as it is without a setting; here people have roles
+        },
+        "core": {**fab.SETTINGS["core"]},
+        "fab": fab.SETTINGS["fab"],
     }
     for name, value in SERVICES["scheduler"]["environment"].items():
         if name not in OF_THE_CONTAINERS:

@@ -1,52 +1,43 @@
-"""An Airflow under the FAB auth manager, with one user for each of FAB's roles."""
+"""The FAB auth manager for an Airflow on PostgreSQL, with one user for each of FAB's roles."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
+import json
 
-from local_airflow.instance import Instance
+import psycopg
+from werkzeug.security import generate_password_hash
+
 from local_airflow.layout import Layout
-from local_airflow.settings import write_settings
+from local_airflow.settings import load_secrets, write_private
 
 ROLES = ("Viewer", "User", "Op", "Admin", "Public")
 PASSWORD = "a password for tests"
+#: FAB makes its roles when the API server starts.
 SETTINGS = {
-    "core": {
-        "auth_manager": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
-        "parallelism": "2",  # FAB's sessions and many starting tasks can stop each other for as long as SQLite waits
-    },
+    "core": {"auth_manager": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"},
     "fab": {"update_fab_perms": "True"},
-    "registry_sync": {
-        "trust_triggers": "False",  # here people have roles, unlike at the owner of a `make up`
-        "pull_in_api_server": "True",
-    },
 }
-_PREPARE = f"""
-from airflow.settings import Session
-from airflow.providers.fab.auth_manager.models.db import FABDBManager
-FABDBManager(Session()).upgradedb()
-from airflow.providers.fab.www.app import create_app
-app = create_app(enable_plugins=False)
-with app.app_context():
-    security = app.appbuilder.sm
-    for role in {ROLES!r}:
-        made = security.add_user(role.lower(), role, "Test", role.lower() + "@airflow.example",
-                                 role=security.find_role(role), password={PASSWORD!r})
-        assert made, role
+_ADD_USER = """
+WITH added AS (
+    INSERT INTO ab_user (id, first_name, last_name, username, password, active, email)
+    VALUES (nextval('ab_user_id_seq'), %(role)s, 'Test', %(name)s, %(hash)s, true, %(email)s)
+    RETURNING id
+)
+INSERT INTO ab_user_role (id, user_id, role_id)
+SELECT nextval('ab_user_role_id_seq'), added.id, ab_role.id FROM added, ab_role WHERE ab_role.name = %(role)s
 """
 
 
-def make_fab_database(airflow_database: Path, folder: Path) -> Path:
-    """A copy of a migrated database of Airflow with FAB's tables, roles and users; users are named as their roles."""
-    layout = Layout(folder=folder)
-    layout.home.mkdir(parents=True)
-    for file in (layout.database, layout.migrated):
-        shutil.copy(airflow_database / file.name, file)
-    instance = Instance(layout, overrides=SETTINGS)
-    write_settings(layout, instance.settings(port=0), instance.password())
-    command = [str(layout.python), "-c", _PREPARE]
-    done = subprocess.run(command, env=instance.environment(port=0), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return layout.home
+def choose_password(layout: Layout) -> None:
+    """What an instance knows as the password of ``admin`` is that of its user of FAB; before its start."""
+    write_private(layout.secrets, json.dumps({**load_secrets(layout), "admin_password": PASSWORD}))
+
+
+def add_users(conninfo: str) -> None:
+    """Adds the users, named as their roles, to Airflow's database, once FAB's roles are there."""
+    stored = generate_password_hash(PASSWORD)
+    with psycopg.connect(conninfo) as connection:
+        for role in ROLES:
+            name = role.lower()
+            values = {"role": role, "name": name, "hash": stored, "email": f"{name}@airflow.example"}
+            assert connection.execute(_ADD_USER, values).rowcount == 1, role

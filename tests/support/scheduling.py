@@ -32,8 +32,9 @@ SHARING_AIRFLOW = (
     "tests/e2e/test_sync_dag.py",
     "tests/e2e/test_syncs_in_groups.py",
 )
-#: Files whose tests share the ``composed`` of the session, likewise.
+#: Files whose tests share the ``composed`` of the session, likewise. The first one's read every object that there is.
 SHARING_COMPOSED = (
+    "tests/e2e/test_rest_fab.py",
     "tests/docs/test_docs_examples.py",
     "tests/e2e/test_compose_on_postgresql.py",
     "tests/e2e/test_request_limits.py",
