@@ -27,6 +27,7 @@ from registry_sync.domain.runs import RunKey, SyncRun
 from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.http.options import ClientOptions
 from registry_sync.sync.commit_version import commit_version
+from registry_sync.sync.early_heads import begin_early
 from registry_sync.sync.fetch_blobs import fetch_blobs
 from registry_sync.sync.list_tags import list_tags
 from registry_sync.sync.listed_content import fetch_listed
@@ -117,8 +118,8 @@ def run_stages(source: Source, folder: Path) -> Callable[[], None]:
         assert remote is not None
         options = ClientOptions(concurrency=remote.download_concurrency, verify=verify)
         with RegistryClient(remote.url, None, options) as client:
+            client.begin_with(sync_run.challenge)
             client.begin_at(sync_run.pace)
-            client.open_connections(0 if sync_run.pace is None else sync_run.pace.head_count)
             is_unchanged = _fetch_all(client, installation, sync_run, remote)
             database.runs.add_usage(sync_run.id, client.usage.counts())
             if client.pace() != sync_run.pace:
@@ -132,7 +133,8 @@ def run_stages(source: Source, folder: Path) -> Callable[[], None]:
 def _fetch_all(client: RegistryClient, installation: Installation, sync_run: SyncRun, remote: RemoteSpec) -> bool:
     """Lists, and fetches what is new; whether nothing is."""
     database, store = installation.database, installation.store
-    listed = list_tags(client, database, sync_run, remote, max_shards=1, report=_ignore)
+    early = begin_early(client, database, sync_run, remote)
+    listed = list_tags(client, database, sync_run, remote, max_shards=1, report=_ignore, early=early)
     if listed.is_unchanged:
         return True
     fetched = fetch_listed(

@@ -25,13 +25,15 @@ class RegistryPace:
 
     ``usual_seconds`` are the usual times of responses by kind of request, with which later ones are compared.
     ``found_at`` is when a sync found the number that had begun without one. ``head_count`` is how many HEADs the last
-    sync sent, so that as many connections are worth opening before the first.
+    sync sent, so that as many connections are worth opening before the first, and ``lists_digests`` whether its list of
+    tags had their digests, which make HEADs needless.
     """
 
     at_once: int
     found_at: datetime
     usual_seconds: Mapping[str, float] = field(default_factory=dict)
     head_count: int = 0
+    lists_digests: bool = False
 
     def next_for(self, head_count: int, now: datetime) -> RegistryPace | None:
         """What a sync begins with that follows one that sent so many HEADs; None for nothing."""
@@ -52,6 +54,7 @@ class RegistryPace:
         try:
             usual = {str(kind): float(seconds) for kind, seconds in document["usual_seconds"].items()}
             found_at = datetime.fromisoformat(document["found_at"])
-            return cls(int(document["at_once"]), found_at, usual, int(document["head_count"]))
+            counts = int(document["at_once"]), int(document["head_count"])
+            return cls(counts[0], found_at, usual, counts[1], bool(document["lists_digests"]))
         except (AttributeError, KeyError, TypeError, ValueError):
             return None

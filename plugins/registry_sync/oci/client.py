@@ -219,6 +219,7 @@ class RegistryClient:
         self._referrers = ReferrersReader(self._requester, self._manifests, options)
         self._blobs = BlobFetcher(self._requester, options, self._clock)
         self._digest_lists = DigestListReader(self._requester, self._authenticator, options)
+        self._lists_digests = False
         self._ping_lock = threading.Lock()
         self._is_registry = False
 
@@ -254,10 +255,24 @@ class RegistryClient:
     def begin_at(self, pace: RegistryPace | None) -> None:
         """Begins with as many requests at once as another client has found, before any: :meth:`pace`; None for 20."""
         self._transport.concurrency.begin_with(pace)
+        self._lists_digests = pace is not None and pace.lists_digests
 
     def pace(self) -> RegistryPace | None:
         """How many requests at once the registry has served, for :meth:`begin_at`: :meth:`Concurrency.pace`."""
-        return self._transport.concurrency.pace()
+        pace = self._transport.concurrency.pace()
+        return pace if pace is None else replace(pace, lists_digests=self._lists_digests)
+
+    @property
+    def may_request_early(self) -> bool:
+        """Whether many requests may be sent beside the first one, before there is any response.
+
+        It began at the pace of another client; the registry is known to request nothing, or tokens, so that no password
+        is sent by each; nothing limits the requests; and no API would make them needless.
+        """
+        transport = self._transport
+        is_limited = transport.rate.is_limited or self.options.rate_limit_floor is not None
+        may_begin = transport.concurrency.is_known_far and self._authenticator.sends_no_password
+        return may_begin and not is_limited and not self.may_list_digests
 
     def open_connections(self, count: int) -> None:
         """Opens connections beside the caller for ``count`` requests that will follow the next one, as many as may be.
@@ -290,6 +305,7 @@ class RegistryClient:
         is off, and for a cache of another registry.
         """
         listing = self._from_a_registry(repository, lambda: list_tags(self._requester, repository))
+        self._lists_digests = listing.digest_list is not None
         return listing if self._digest_lists.are_used else replace(listing, digests={}, pushed_at={})
 
     def list_repositories(self) -> tuple[RepositoryName, ...]:
@@ -337,6 +353,12 @@ class RegistryClient:
             done(tag, digest)
 
         return self._manifests.head_many(repository, tags, found, most=most)
+
+    def drop_head(self, started: StartedRequest) -> None:
+        """Counts a request that :meth:`head_manifests` has left and that nobody goes on from."""
+        self.usage.add("head_count")
+        if started.status is not None:
+            self.usage.record_status(started.status)
 
     def get_manifest(
         self, repository: RepositoryName, reference: TagName | Digest, *, expected: Descriptor | None = None

@@ -246,7 +246,11 @@ class ListTagsOperator(TriggeredTask):
         self._log_published(stage, run)
         max_shards = stage.max_shards(remote)
         client, remote = stage.connect(remote)
-        client.open_connections(0 if run.pace is None else run.pace.head_count)
+        early = None
+        if run.pace is not None:  # as of a registry that is far away
+            from registry_sync.sync.early_heads import begin_early
+
+            early = begin_early(client, stage.database, run, remote)
         listed = list_tags(
             client,
             stage.database,
@@ -256,6 +260,7 @@ class ListTagsOperator(TriggeredTask):
             report=report,
             min_shard_bytes=stage.settings.min_shard_bytes,
             confirm_after=stage.settings.confirm_tags,
+            early=early,
         )
         stage.span.record(tags__selected=listed.selected_count, tags__changed=listed.changed_count)
         latest = stage.database.versions.latest(run.repository_id) if listed.is_unchanged else None

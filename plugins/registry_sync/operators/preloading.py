@@ -56,6 +56,7 @@ MODULES = (
     "registry_sync.pulp.version_documents",
     "registry_sync.pulp.version_events",
     "registry_sync.sync.commit_version",
+    "registry_sync.sync.early_heads",
     "registry_sync.sync.fetch_blobs",
     "registry_sync.sync.fetch_manifests",
     "registry_sync.sync.list_tags",

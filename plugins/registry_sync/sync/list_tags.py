@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.oci.client import RegistryReader
     from registry_sync.oci.tags import TagListing
+    from registry_sync.sync.early_heads import EarlyHeads
 
 _SHOWN_NAMES = 5
 
@@ -156,22 +158,22 @@ def list_tags(
     min_shard_bytes: int = MIN_SHARD_BYTES,
     confirm_after: timedelta = CONFIRM_AFTER,
     names: SelectedNames | None = None,
+    early: EarlyHeads | None = None,
 ) -> TagsListed:
     """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat replaces the record.
 
     There are at most ``max_shards``, none with less work than ``min_shard_bytes``; a manifest is as much as the
     overhead of a blob. After ``confirm_after`` each tag is requested, whatever the registry's list of digests says.
-    ``names`` are those of a list requested since the run's ``listing_began`` was read; None to request it. Raises
-    :class:`NothingSynced` when no tag passes the filters, the client's errors, and the database's.
+    ``names`` are those of a list requested since the run's ``listing_began`` was read; None to request it, beside
+    ``early``. Raises :class:`NothingSynced` when no tag passes the filters, and the client's and database's errors.
     """
     selection = Selection.of(remote)
-    if names is None:
-        names = select_names(client, remote, selection, report, partial(_times, client, database, run, remote))
+    tag_heads = TagHeads(client, database.heads, run, remote, report)
+    names = names or _names_of_list(client, database, run, remote, report=report, tag_heads=tag_heads, early=early)
     compared = database.versions.latest_tags(run.repository_id, () if names.listing is None else names.listing.tags)
     latest = compared.digests
     if not names.wanted and not remote.tag_filter.pinned:
         _refuse_empty(remote, run, names.listed_count, len(latest))
-    tag_heads = TagHeads(client, database.heads, run, remote, report)
     hints = DigestHints(client, database.confirmations, run, remote, tag_heads, report, confirm_after)
     with tag_heads.kept_on_failure():
         by_list_count = hints.use(names.listing, latest, names.wanted) if names.listing else 0
@@ -270,6 +272,25 @@ def _times(
     from registry_sync.sync.tag_times import tag_times
 
     return tag_times(client, database, run, remote, listing)
+
+
+def _names_of_list(
+    client: RegistryReader,
+    database: Database,
+    run: SyncRun,
+    remote: RemoteSpec,
+    *,
+    report: Callable[[str], None],
+    tag_heads: TagHeads,
+    early: EarlyHeads | None,
+) -> SelectedNames:
+    """As :func:`select_names`, with ``early`` beside it unless an earlier try has left digests to ``tag_heads``."""
+    with nullcontext() if early is None or tag_heads.has_earlier else early:
+        times = partial(_times, client, database, run, remote)
+        names = select_names(client, remote, Selection.of(remote), report, times)
+    if early is not None:
+        tag_heads.begin_with(early, names.wanted)
+    return names
 
 
 def select_names(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from registry_sync.db.runs.selections import SelectionStore
     from registry_sync.oci.client import RegistryReader
     from registry_sync.oci.http.many_heads import StartedRequest
+    from registry_sync.sync.early_heads import EarlyHeads
 
 
 Heads = Mapping[TagName, Digest | None]
@@ -205,12 +206,29 @@ class TagHeads:
     _earlier: Mapping[TagName, CachedHead] = field(default_factory=dict)
     _known: dict[TagName, Digest | None] = field(default_factory=dict)
     _gone: set[TagName] = field(default_factory=set)
+    _started: dict[str, StartedRequest] = field(default_factory=dict)
     _new: list[tuple[Heads, list[TagName]]] = field(default_factory=list)  # what is not kept yet
     _new_at: datetime = field(default_factory=utc_now)
     _kept_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._earlier = self.kept.since(self.run.id, utc_now() - LONGEST_KEPT)
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether an earlier try has left digests."""
+        return bool(self._earlier)
+
+    def begin_with(self, early: EarlyHeads, wanted: Collection[TagName]) -> None:
+        """Takes what was requested before the list, of the tags that are ``wanted`` by it."""
+        early.keep_only(wanted)
+        self._started = early.started
+        if early.found:
+            self._known.update(early.found)
+            self._new.append((early.found, list(early.found)))
+            self._new_at = early.began_at
+        if early.found or early.started:
+            self._record_time(early.began_at)
 
     @contextmanager
     def kept_on_failure(self) -> Iterator[None]:
@@ -300,6 +318,10 @@ class TagHeads:
     def _request_many(self, names: Sequence[TagName], done: _Done, failed: _Failed) -> None:
         """From this thread, as far as that can be done; what needs a wait, or another connection, in threads."""
         most = requests_at_once(self.client, self.remote)
+        if self._started:
+            begun: dict[str, StartedRequest] = {tag: self._started.pop(tag) for tag in names if tag in self._started}
+            self._request_each([tag for tag in names if tag in begun], begun, done, failed)
+            names = [tag for tag in names if tag not in begun]
         while names:
             left = self.client.head_manifests(self.remote.upstream, names, done, most=most)
             count = most() if len(left.waiting) < len(names) else len(names)

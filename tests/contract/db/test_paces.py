@@ -24,6 +24,7 @@ def learned(database: Database, pace: RegistryPace | None, **said: Any) -> SyncR
     run = open_run(database, database.repositories.ensure("app"), **said)
     database.runs.add_usage(run.id, RunUsage(head_count=61))
     database.runs.record_learned(run.id, CHALLENGE, pace)
+    assert open_run(database, database.repositories.ensure("other")).pace is None
     return database.runs.get(run.id)
 
 
@@ -39,7 +40,7 @@ def test_the_next_sync_begins_with_it_however_the_one_before_ended(database: Dat
         database.runs.finish(run.id, state, error="")
     after = following(database)
     assert after.pace == RegistryPace(64, PACE.found_at, PACE.usual_seconds, 61)
-    assert after.challenge is None, "which is not kept for later runs"
+    assert after.challenge == CHALLENGE
     assert database.runs.get(after.id) == after
     assert following(database).pace == RegistryPace(64, PACE.found_at, PACE.usual_seconds, 0), "of that after it"
 
@@ -54,7 +55,8 @@ def test_another_remote_begins_without(database: Database, said: dict[str, Any])
 def test_nothing_is_passed_on_after_a_refusal_and_after_a_time(database: Database, pace: RegistryPace | None) -> None:
     learned(database, PACE)
     assert learned(database, pace).pace == pace
-    assert following(database).pace is None
+    after = following(database)
+    assert (after.pace, after.challenge) == (None, None), "a challenge is left with a pace alone"
     assert following(database).pace is None, "nor what was found before"
 
 

@@ -11,12 +11,12 @@ import pytest
 from registry_sync.domain.registry_pace import REMEMBERED, RegistryPace
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=timezone.utc)
-FOUND = RegistryPace(64, NOW, {"HEAD manifests": 0.08}, 61)
+FOUND = RegistryPace(64, NOW, {"HEAD manifests": 0.08}, 61, lists_digests=True)
 
 
 def test_the_next_sync_begins_with_it_and_knows_how_many_heads_there_were() -> None:
     begun = FOUND.next_for(400, NOW + timedelta(days=1))
-    assert begun == RegistryPace(64, NOW, {"HEAD manifests": 0.08}, 400)
+    assert begun == RegistryPace(64, NOW, {"HEAD manifests": 0.08}, 400, lists_digests=True)
 
 
 @pytest.mark.parametrize("later", [REMEMBERED, timedelta(days=400), timedelta(days=-1)])

@@ -352,13 +352,17 @@ def _last_started(repository_id: str) -> Select[Any]:
     return of_repository.order_by(sync_runs.c.started_at.desc()).limit(1)
 
 
-def last_pace(connection: Connection, repository_id: str, remote: RemoteSpec) -> RegistryPace | None:
-    """What the sync that started last, however it ended, leaves to the next of the same remote; None for nothing."""
+def left_by_last(connection: Connection, repository_id: str, remote: RemoteSpec) -> dict[str, Any] | None:
+    """What the sync that started last, however it ended, leaves to the next of the same remote; None for nothing.
+
+    A challenge is left with a pace alone: far away, a request that is refused costs as much as one that is served.
+    """
     row = connection.execute(*_last_started(repository_id)).first()
     pace = None if row is None else pace_of(row)
     if row is None or pace is None or not is_same_place(RemoteSpec.of_document(row.remote_spec), remote):
         return None
-    return pace.next_for(row.head_count, utc_now())
+    following = pace.next_for(row.head_count, utc_now())
+    return None if following is None else learned_value(challenge_of(row), following)
 
 
 def is_same_place(one: RemoteSpec, other: RemoteSpec) -> bool:

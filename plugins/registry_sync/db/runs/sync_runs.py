@@ -24,9 +24,9 @@ from registry_sync.db.runs.run_rows import (
     is_of_ended_attempt,
     is_same_place,
     last_attempt,
-    last_pace,
     last_settled,
     learned_value,
+    left_by_last,
     lock_attempt,
     lock_run,
     pace_of,
@@ -172,8 +172,8 @@ class SyncRunStore:
         if remote_changes is not None:
             started["remote_changes"] = storable(remote_changes, _REASON_LENGTH)
         with self._transactions.writing() as connection:
-            pace = last_pace(connection, repository_id, remote)
-            started |= {"challenge": learned_value(None, pace), "listing_began": last_number(connection, repository_id)}
+            left = left_by_last(connection, repository_id, remote)
+            started |= {"challenge": left, "listing_began": last_number(connection, repository_id)}
             if connection.execute(*_remote_id(remote_id)).first() is None:
                 raise RecordNotFound(f"there is no remote {remote_id!r}")
             refuse_deleted_key(connection, key)

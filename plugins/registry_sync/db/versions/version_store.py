@@ -171,6 +171,12 @@ _NEWEST_FIRST = PageRequest(ordering="-number")
 
 
 @built_once
+def _first_names(repository_id: str, number: int, most: int) -> Select[Any]:
+    names = select(tags.c.name).join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+    return names.where(is_in_version(repository_tags, repository_id, number)).order_by(tags.c.name).limit(most)
+
+
+@built_once
 def _tags_of(repository_id: str, number: int) -> Select[Any]:
     return (
         select(tags.c.name, manifests.c.digest)
@@ -259,6 +265,17 @@ class VersionStore:
             rows = connection.execute(*_tags_of(repository_id, number), execution_options={"yield_per": _ROWS_AT_ONCE})
             found = PackedTags.of(((TagName(row.name), Digest(row.digest)) for row in rows), known)
             return LatestTags(number, cast("Mapping[TagName, Digest]", found))  # none is unknown
+
+    def first_names(self, repository_id: str, most: int) -> list[TagName]:
+        """At most ``most`` names of the latest version's tags, in order; none without a version.
+
+        Raises :class:`RecordNotFound`.
+        """
+        with self._transactions.reading() as connection:
+            number = latest_number(connection, repository_id)
+            if number is None:
+                return []
+            return [TagName(name) for name in connection.execute(*_first_names(repository_id, number, most)).scalars()]
 
     def missing_blob_count(self, repository_id: str, *, with_foreign: bool = False) -> int:
         """How many blobs of the latest version the blob store lacks; foreign ones are counted ``with_foreign``."""

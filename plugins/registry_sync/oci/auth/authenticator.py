@@ -97,6 +97,12 @@ class Authenticator:
         return self._responded.is_set() or bool(self._source().registry_token)
 
     @property
+    def sends_no_password(self) -> bool:
+        """Whether the registry is known to request nothing, or tokens: no request carries a password to it."""
+        is_known = self._responded.is_set() and not self._source().registry_token
+        return is_known and (self._selected is None or self._selected.scheme == "bearer")
+
+    @property
     def is_anonymous(self) -> bool:
         """Whether the connection has no credentials."""
         return self._source().is_anonymous

@@ -95,6 +95,11 @@ class Concurrency:
         """Whether the registry is known to be far away, from before or by the responses of this client."""
         return bool(self._usual) and min(self._usual.values()) >= FAR_SECONDS
 
+    @property
+    def is_known_far(self) -> bool:
+        """Whether it began with what another client has found of a registry that is far away."""
+        return self._begun_with is not None and not self._was_refused and self.is_far
+
     def begin_with(self, pace: RegistryPace | None) -> None:
         """Begins with what another client found, before any request; None for nothing.
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from urllib3.exceptions import ProtocolError as BrokenConnection
 from urllib3.exceptions import ReadTimeoutError, SSLError
 
-from registry_sync.errors import RegistrySyncError
+from registry_sync.errors import RegistryError, RegistrySyncError
 from registry_sync.oci.http.connections import OpeningConnections, put_back
 from registry_sync.oci.http.origins import Target
 from registry_sync.oci.http.received import HEADER_LINES, MAX_LINE_BYTES, JoinedHeaders, PunctualResponse, WholeResponse
@@ -63,6 +63,11 @@ class StartedRequest:
     def is_taken(self) -> bool:
         """Whether it was gone on from."""
         return self._outcome is None
+
+    @property
+    def status(self) -> int | None:
+        """The status of the response, None where there was none, or it was gone on from."""
+        return self._outcome.status if isinstance(self._outcome, (Response, RegistryError)) else None
 
     def take(self) -> Response:
         """The response. Raises the error in its place."""
@@ -133,6 +138,8 @@ class ManyHeads:
         #: The connections that were opened last, and how many requests were answered until then.
         self._opening: OpeningConnections | None = None
         self._opened_after = -1
+        #: How many of them were open when nothing was under way and one was looked for.
+        self._looked_for_count = 0
         self._asks_again_at = float("-inf")
         self._answered_count = 0
         self._began_at = 0.0
@@ -193,15 +200,20 @@ class ManyHeads:
             return
         # Those opened last have served none: what is wrong is found by the usual path.
         if self._answered_count > self._opened_after:
-            self._opened_after = self._answered_count
+            self._opened_after, self._looked_for_count = self._answered_count, 0
             self._opening = self._transport.open_more(lacking_count)
         self._is_stopped = self._opening is None or not self._opening.left_count + self._opening.opened_count
 
     def _awaits_connections(self) -> bool:
         """Waits a moment for one that is being opened; whether there may be one for the names that wait."""
-        if self._is_stopped or not self._left.waiting or self._opening is None or not self._opening.left_count:
+        opening = self._opening
+        if self._is_stopped or not self._left.waiting or opening is None:
             return False
-        self._opening.wait(PATIENCE_SECONDS)
+        if opening.left_count:
+            opening.wait(PATIENCE_SECONDS)
+        elif opening.opened_count == self._looked_for_count:
+            return False
+        self._looked_for_count = opening.opened_count
         return True
 
     def _hold_one(self) -> bool:
