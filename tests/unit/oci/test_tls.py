@@ -16,6 +16,7 @@ from registry_sync.errors import (
     UntrustedCertificate,
 )
 from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.http.connections import _public_tls_context
 from registry_sync.oci.http.options import ClientOptions
 from support.certificates import CertificateAuthority
 from support.hostile_registry import HostileRegistry, Raw, json_reply, reply
@@ -31,6 +32,21 @@ def test_a_certificate_is_verified_by_the_configured_ca(authority: CertificateAu
             client_of(registry).ping()
         assert not raised.value.is_temporary
         assert client_of(registry, verify=False).ping().auth_scheme == "none"
+
+
+def test_clients_share_the_public_cas_and_not_whom_they_trust(authority: CertificateAuthority, client_of) -> None:
+    """What one accepts, or by a CA or certificate of its own, changes nothing for the next."""
+    certificate = authority.server()
+    with HostileRegistry((str(certificate.chain_path), str(certificate.key_path))) as registry:
+        registry.on("GET", "/v2/", json_reply({}))
+        made = [client_of(registry, verify=verify) for verify in (False, True, str(certificate.ca_path), False, True)]
+        for client in (*made, *reversed(made)):
+            if client in (made[1], made[4]):
+                with pytest.raises(UntrustedCertificate):
+                    client.ping()
+            else:
+                assert client.ping().auth_scheme == "none"
+    assert _public_tls_context.cache_info().currsize <= 2
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])

@@ -6,6 +6,7 @@ read by :mod:`registry_sync.oci.http.received`.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import queue
 import socket
@@ -396,19 +397,32 @@ class ConnectionPools:
 def _tls_context(options: ClientOptions, *, is_own: bool) -> ssl.SSLContext:
     """TLS 1.2 or later. The registry is verified by the configured CA alone, other hosts by the public CAs as well."""
     bundle = options.verify if isinstance(options.verify, str) else None
+    pair = options.client_certificate if is_own else None
     try:
-        context = ssl.create_default_context(cafile=bundle if bundle and is_own else certifi.where())
+        if bundle is None and pair is None:
+            return _public_tls_context(is_verified=options.verify is not False)
+        context = _new_tls_context(bundle if bundle and is_own else certifi.where(), options.verify is not False)
         if bundle and not is_own:
             context.load_verify_locations(cafile=bundle)
-        if options.verify is False:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if options.client_certificate and is_own:
-            paths = options.client_certificate
-            context.load_cert_chain(*((paths,) if isinstance(paths, str) else paths))
+        if pair:
+            context.load_cert_chain(*((pair,) if isinstance(pair, str) else pair))
     except (OSError, ssl.SSLError) as problem:
         raise ConfigurationError(
             f"the CA or client certificate cannot be read: {getattr(problem, 'reason', None) or problem}"
         ) from problem
+    return context
+
+
+@functools.cache
+def _public_tls_context(*, is_verified: bool) -> ssl.SSLContext:
+    """One for all clients of this process, that knows the public CAs: to read those takes ten milliseconds."""
+    return _new_tls_context(certifi.where(), is_verified)
+
+
+def _new_tls_context(bundle: str, is_verified: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=bundle)
+    if not is_verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
