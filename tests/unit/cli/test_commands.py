@@ -271,27 +271,40 @@ def test_loading_the_commands_loads_neither_the_database_nor_the_registry_client
     assert loaded.stdout.strip() == ""
 
 
-def _last_words(script: str) -> list[str]:
-    """The words of the last line that a script prints in an interpreter of its own."""
+#: Prints what it has loaded for the tree of commands, and then what the commands load that Airflow's parser has not.
+_LOADS = """
+import importlib, pkgutil, sys
+from registry_sync.cli import get_cli_commands
+get_cli_commands()
+print("tree", *sorted(name for name in sys.modules if name.startswith("registry_sync.")))
+from airflow.cli.cli_parser import get_parser
+get_parser()
+known = set(sys.modules)
+for module in pkgutil.iter_modules(sys.modules["registry_sync.cli"].__path__):
+    importlib.import_module(f"registry_sync.cli.{module.name}")
+print("commands", *{name.partition(".")[0] for name in set(sys.modules) - known} - set(sys.stdlib_module_names))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """What an interpreter of its own has loaded, by the word before it."""
     path = str(Path(registry_sync.__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", _LOADS],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=True,
     )
-    return done.stdout.splitlines()[-1].split()
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith(("tree", "commands"))]
+    return {word: set(names) for word, *names in lines}
 
 
 @pytest.mark.slow
-def test_the_tree_of_commands_is_made_without_what_the_commands_require() -> None:
+def test_the_tree_of_commands_is_made_without_what_the_commands_require(loaded: dict[str, set[str]]) -> None:
     """Every ``airflow`` command makes it."""
-    script = (
-        "import sys; from registry_sync.cli import get_cli_commands; get_cli_commands(); "
-        "print(*sorted(name for name in sys.modules if name.startswith('registry_sync.')))"
-    )
-    assert set(_last_words(script)) - {"registry_sync.provider"} == {
+    assert loaded["tree"] - {"registry_sync.provider"} == {
         "registry_sync.cli",
         "registry_sync.cli.arguments",
         "registry_sync.cli.commands",
@@ -303,16 +316,9 @@ def test_the_tree_of_commands_is_made_without_what_the_commands_require() -> Non
 
 
 @pytest.mark.slow
-def test_no_command_loads_what_only_a_few_of_them_use_before_it_does() -> None:
+def test_no_command_loads_what_only_a_few_of_them_use_before_it_does(loaded: dict[str, set[str]]) -> None:
     """A command starts as fast as Airflow's own: what its parser has not loaded takes further time."""
-    script = (
-        "import importlib, pkgutil, sys; from airflow.cli.cli_parser import get_parser; get_parser(); "
-        "import registry_sync.cli; known = set(sys.modules); "
-        "names = [module.name for module in pkgutil.iter_modules(registry_sync.cli.__path__)]; "
-        "[importlib.import_module(f'registry_sync.cli.{name}') for name in names]; "
-        "print(*sorted({n.partition('.')[0] for n in set(sys.modules) - known} - set(sys.stdlib_module_names)))"
-    )
-    assert set(_last_words(script)) <= {"registry_sync", "airflow"}
+    assert loaded["commands"] <= {"registry_sync", "airflow"}
 
 
 def test_a_state_that_no_run_has_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

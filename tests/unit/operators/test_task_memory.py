@@ -13,9 +13,9 @@ import pytest
 #: Prints how many arenas glibc has after threads have allocated at once; glibc makes them when a thread needs one.
 _ARENAS = """
 import ctypes, sys, threading
-from registry_sync.operators.stage import share_arenas
 
 if sys.argv[1] == "shared":
+    from registry_sync.operators.stage import share_arenas
     share_arenas()
     share_arenas()
 libc = ctypes.CDLL(None)
