@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, select, text
 
 from registry_sync.db.database import Database
+from registry_sync.db.tables import sync_runs
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Repository, RepositorySpec
@@ -136,7 +137,13 @@ def test_syncs_that_are_said_to_be_running_are_found(database: Database, reposit
     assert [run.id for run in database.run_ends.unended(repository_id=other.id)] == [runs[1].id]
 
 
-def test_running_syncs_are_looked_up_in_an_index_of_their_own(database: Database) -> None:
+def test_running_syncs_are_looked_up_in_an_index_of_their_own(database: Database, repository: Repository) -> None:
+    """However many have ended."""
+    open_run(database, repository)
+    with database.writing() as connection:
+        running = dict(connection.execute(select(sync_runs)).mappings().one())
+        ended = [{**running, "id": str(number), "run_id": str(number), "state": "completed"} for number in range(300)]
+        connection.execute(insert(sync_runs), ended)
     with planned_statements(database) as plans:
         database.run_ends.unended()
     [plan] = plans
