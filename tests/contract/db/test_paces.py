@@ -45,6 +45,13 @@ def test_the_next_sync_begins_with_it_however_the_one_before_ended(database: Dat
     assert following(database).pace == RegistryPace(64, PACE.found_at, PACE.usual_seconds, 0), "of that after it"
 
 
+def test_a_challenge_for_the_password_itself_is_left_to_no_other_sync(database: Database) -> None:
+    run = learned(database, PACE)
+    database.runs.record_learned(run.id, {**CHALLENGE, "scheme": "basic"}, PACE)
+    after = following(database)
+    assert (after.pace is None, after.challenge) == (False, None)
+
+
 @pytest.mark.parametrize("said", [{"upstream_name": "library/other", "name": "other"}, {"conn_id": "hub"}])
 def test_another_remote_begins_without(database: Database, said: dict[str, Any]) -> None:
     learned(database, PACE)

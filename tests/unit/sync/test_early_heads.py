@@ -32,6 +32,7 @@ NAME = "team/app"
 TAG_COUNT = 30
 TAGS = sorted(f"v{number}" for number in range(TAG_COUNT))
 BASIC = {"scheme": "basic", "sent_by": "http://127.0.0.1:1/v2/", "has_basic_too": False}
+EITHER = {**BASIC, "scheme": "bearer", "realm": "http://127.0.0.1:1/token", "has_basic_too": True}
 PATIENCE_SECONDS = 5.0
 
 
@@ -253,6 +254,7 @@ def test_what_an_earlier_try_has_left_is_not_requested_early(mirror, upstream) -
         ({"usual_seconds": {"HEAD manifests": 0.001}}, {}, {}),
         ({"at_once": 0}, {}, {}),
         ({}, BASIC, {}),
+        ({}, EITHER, {"allow_insecure_credentials": True}),
         ({}, None, {}),
         ({}, {}, {"requests_per_second": 500.0}),
         ({}, {}, {"rate_limit_floor": 1}),

@@ -355,14 +355,18 @@ def _last_started(repository_id: str) -> Select[Any]:
 def left_by_last(connection: Connection, repository_id: str, remote: RemoteSpec) -> dict[str, Any] | None:
     """What the sync that started last, however it ended, leaves to the next of the same remote; None for nothing.
 
-    A challenge is left with a pace alone: far away, a request that is refused costs as much as one that is served.
+    A challenge is left with a pace alone: far away, a request that is refused costs as much as one that is served. One
+    that asks for the password itself is not, so that this is sent to a registry only while it asks for it.
     """
     row = connection.execute(*_last_started(repository_id)).first()
     pace = None if row is None else pace_of(row)
     if row is None or pace is None or not is_same_place(RemoteSpec.of_document(row.remote_spec), remote):
         return None
     following = pace.next_for(row.head_count, utc_now())
-    return None if following is None else learned_value(challenge_of(row), following)
+    challenge = challenge_of(row)
+    if challenge and challenge.get("scheme") == "basic":
+        challenge = None
+    return None if following is None else learned_value(challenge, following)
 
 
 def is_same_place(one: RemoteSpec, other: RemoteSpec) -> bool:

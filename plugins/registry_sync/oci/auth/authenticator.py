@@ -98,9 +98,9 @@ class Authenticator:
 
     @property
     def sends_no_password(self) -> bool:
-        """Whether the registry is known to request nothing, or tokens: no request carries a password to it."""
-        is_known = self._responded.is_set() and not self._source().registry_token
-        return is_known and (self._selected is None or self._selected.scheme == "bearer")
+        """Whether the registry is known to request nothing, or tokens alone: no request carries a password to it."""
+        is_known, selected = self._responded.is_set() and not self._source().registry_token, self._selected
+        return is_known and (selected is None or (selected.scheme == "bearer" and not selected.has_basic_too))
 
     @property
     def is_anonymous(self) -> bool:
