@@ -13,7 +13,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from support.certificates import ServerCertificate
-from support.object_store import S3Server, allow_short_parts, forget_clients
+from support.object_store import S3Server, allow_short_parts, forget_clients, remember_modules
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -102,6 +102,7 @@ def _refused(refusal: Refusal, start: StartResponse) -> Iterable[bytes]:
 def hostile_object_store(certificate: ServerCertificate) -> Iterator[tuple[HostileObjectStore, S3Server]]:
     """The server on a free port, without deviations until a test adds some."""
     allow_short_parts()
+    remember_modules()
     store = HostileObjectStore(DomainDispatcherApplication(create_backend_app))
     pair = (str(certificate.chain_path), str(certificate.key_path))
     server = make_server("127.0.0.1", 0, store, True, request_handler=MotoRequestHandler, ssl_context=pair)

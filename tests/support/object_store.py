@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 import requests
+from moto import backends
 from moto.s3 import models
 from moto.server import ThreadedMotoServer
 
@@ -62,6 +64,14 @@ def allow_short_parts() -> None:
     vars(models)["S3_UPLOAD_PART_MIN_SIZE"] = LEAST_PART_BYTES
 
 
+def remember_modules() -> None:
+    """Lets the servers of this process look once which services moto has: they do for every request."""
+    vars(backends)["list_of_moto_modules"] = functools.cache(lambda: tuple(_list_of_moto_modules()))
+
+
+_list_of_moto_modules = backends.list_of_moto_modules
+
+
 def forget_clients() -> None:
     """Lets go of the clients of servers that are gone: fsspec keeps each, with its 10 MB of models, for good."""
     fsspec.get_filesystem_class("s3").clear_instance_cache()
@@ -85,6 +95,7 @@ def _one_at_a_time(application: WSGIApplication) -> WSGIApplication:
 def s3_server() -> Iterator[S3Server]:
     """An S3 server on a free port."""
     allow_short_parts()
+    remember_modules()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     assert server._server is not None
