@@ -21,15 +21,9 @@ def test_a_killed_task_is_tried_again(airflow: AirflowInstance) -> None:
     assert task.try_number == 2
 
 
-def test_a_command_with_its_environment_speaks_of_the_instance(airflow: AirflowInstance) -> None:
-    env = airflow.environment
-    program = str(airflow.layout.program)
-    told = subprocess.run([program, "dags", "list", "-o", "plain"], env=env, check=True, capture_output=True, text=True)
-    assert "slow" in told.stdout
-    assert env["GREETING"] == "hello"
-
-
-def test_a_scheduled_run_has_the_repository_in_its_id(airflow: AirflowInstance) -> None:
+def test_runs_by_schedule_and_by_a_command_with_its_environment_have_the_repository_in_their_ids(
+    airflow: AirflowInstance,
+) -> None:
     airflow.await_dag("scheduled")
     (run,) = airflow.await_runs("scheduled")
     assert run["run_type"] == "scheduled"
@@ -38,6 +32,7 @@ def test_a_scheduled_run_has_the_repository_in_its_id(airflow: AirflowInstance) 
     dag = airflow.api("GET", "/dags/scheduled")
     assert (dag["timetable_summary"], dag["timetable_description"]) == ("30 days, 0:00:00", "")
     program, env = str(airflow.layout.program), airflow.environment
+    assert env["GREETING"] == "hello"
     subprocess.run([program, "dags", "trigger", "scheduled"], env=env, check=True, capture_output=True)
     _, triggered = airflow.await_runs("scheduled", 2)
     assert triggered["dag_run_id"].startswith("sync__team-scheduled__20")
