@@ -88,7 +88,7 @@ def test_the_rules_fire_for_what_they_are_about_and_for_nothing_else(tmp_path: P
     """Prometheus' own unit tests of rules: series go in, alerts with their texts come out."""
     mirror = 'registry="quay.io", mirror="app"'
     every = 5  # minutes; three days by the minute take 7 s of the processor
-    days, failed = 3 * 24 * 60 // every, 0.1 * every
+    days, fails = 3 * 24 * 60 // every, 0.1 * every
     series = {
         f"airflow_registry_sync_mirror_last_success{{{mirror}}}": f"0x{days}",
         'airflow_registry_sync_mirror_last_success{registry="quay.io", mirror="fresh"}': f"0+{60 * every}x{days}",
@@ -96,7 +96,7 @@ def test_the_rules_fire_for_what_they_are_about_and_for_nothing_else(tmp_path: P
         'airflow_registry_sync_responses{registry="quay.io", mirror="app", status="429"}': f"0+{60 * every}x{days}",
         'airflow_registry_sync_responses{registry="ghcr.io", mirror="b", status="403"}': f"0+{60 * every}x{days}",
         'airflow_registry_sync_remaining_pulls{registry="hub"}': f"7x{days}",
-        f'airflow_registry_sync_stage_duration_count{{{mirror}, stage="fetch", outcome="failed"}}': f"0+{failed}x{days}",
+        f'airflow_registry_sync_stage_duration_count{{{mirror}, stage="fetch", outcome="failed"}}': f"0+{fails}x{days}",
     }
     both, registry = {"registry": "quay.io", "mirror": "app"}, {"registry": "quay.io"}
     expected = {
