@@ -22,7 +22,6 @@ from sqlalchemy import Engine, event
 
 from support import (
     branch_coverage,
-    compiled_statements,
     examples,
     scheduling,
     sent_reports,
@@ -64,7 +63,6 @@ def _leave_writing_to_the_system(connection: Any, _record: object) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
 
-compiled_statements.share()
 tls_sockets.close_those_reset()
 
 
