@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from registry_sync.db.database import Database
 from registry_sync.domain.records import (
@@ -51,6 +52,44 @@ def _postgres_url(request: pytest.FixtureRequest, template: str) -> Iterator[str
     name = f"contract_{next(_numbers)}"
     yield server.make_database(name, template)
     server.drop_database(name)
+
+
+class Prepared:
+    """Databases that are prepared once in the way of a key, and copied for every test after the first."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+        self._kept: dict[Hashable, bytes | str] = {}
+
+    def once(self, url: str, key: Hashable, prepare: Callable[[], object]) -> None:
+        """Lets ``prepare`` write the database at ``url``, or a copy of what it wrote take its place."""
+        address = make_url(url)
+        name, kept = str(address.database), self._kept.get(key)
+        if address.get_backend_name() == "sqlite":
+            self._once_in_file(Path(name), key, kept, prepare)
+            return
+        server: Postgres = self._request.getfixturevalue("postgres")
+        if kept is None:
+            prepare()
+            self._kept[key] = f"kept_{next(_numbers)}"
+            server.make_database(str(self._kept[key]), name)
+        else:
+            server.drop_database(name)
+            server.make_database(name, str(kept))
+
+    def _once_in_file(self, path: Path, key: Hashable, kept: bytes | str | None, prepare: Callable[[], object]) -> None:
+        if isinstance(kept, bytes):
+            path.write_bytes(kept)
+            return
+        prepare()
+        assert not path.with_name(f"{path.name}-wal").exists(), "a part of it is elsewhere"
+        self._kept[key] = path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def prepared(request: pytest.FixtureRequest) -> Prepared:
+    """What tests of upgrades begin with."""
+    return Prepared(request)
 
 
 @pytest.fixture

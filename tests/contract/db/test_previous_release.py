@@ -10,8 +10,9 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import DateTime, MetaData, Table, insert, select, text
@@ -25,6 +26,9 @@ from support import previous_release
 from support.memory_registry import MemoryRegistry
 from support.previous_release.make import NAME, Api, Upstreams
 from support.syncing import Installation
+
+if TYPE_CHECKING:
+    from contract.db.conftest import Prepared
 
 FOLDER = Path(previous_release.__file__).parent
 #: The schema of that release.
@@ -97,18 +101,23 @@ def in_utc(table: Table, row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def database(empty_url: str, tmp_path: Path) -> Iterator[Database]:
+def database(empty_url: str, dialect: str, tmp_path: Path, prepared: Prepared) -> Iterator[Database]:
     """The old database, upgraded."""
-    if empty_url.startswith("sqlite"):
-        load_file(Path(empty_url.removeprefix("sqlite:///")))
-    else:
-        load_file(tmp_path / "old.db")
-        copy_rows(f"sqlite:///{tmp_path}/old.db", empty_url)
+    prepared.once(empty_url, ("previous release", dialect), partial(load_and_upgrade, empty_url, tmp_path))
     with Database.connect(empty_url) as opened:
+        yield opened
+
+
+def load_and_upgrade(url: str, folder: Path) -> None:
+    if url.startswith("sqlite"):
+        load_file(Path(url.removeprefix("sqlite:///")))
+    else:
+        load_file(folder / "old.db")
+        copy_rows(f"sqlite:///{folder}/old.db", url)
+    with Database.connect(url) as opened:
         assert opened.revision() == REVISION
         opened.upgrade()
         opened.check()
-        yield opened
 
 
 def assert_reads_the_same(database: Database, kept: dict[str, str]) -> None:

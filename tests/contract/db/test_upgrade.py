@@ -7,8 +7,9 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import Column, Engine, MetaData, Table, func, insert, select, text
@@ -28,6 +29,9 @@ from support import first_release
 from support.first_release.make import NAME, upstreams, versions_of
 from support.memory_registry import MemoryRegistry
 from support.syncing import Installation
+
+if TYPE_CHECKING:
+    from contract.db.conftest import Prepared
 
 FOLDER = Path(first_release.__file__).parent
 DOCUMENT = json.loads((FOLDER / "first_release.json").read_text())
@@ -50,7 +54,8 @@ def first_remotes(engine: Engine) -> Table:
     return Table("remotes", MetaData(), *times, autoload_with=engine)
 
 
-def load_rows(engine: Engine) -> None:
+def load_rows(url: str) -> None:
+    engine = make_engine(read_url(url))
     schema.upgrade(engine, FIRST)
     tables = dict(metadata.tables) | {"remotes": first_remotes(engine)}
     with engine.begin() as connection:
@@ -61,24 +66,24 @@ def load_rows(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             for name in ("manifests", "blobs", "tags"):
                 connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), max(id)) FROM {name}"))
+    engine.dispose()
 
 
 @pytest.fixture(params=[("sqlite", "file"), ("sqlite", "rows"), ("postgresql", "rows")], ids="-".join)
-def old_url(request: pytest.FixtureRequest) -> str:
+def old_url(request: pytest.FixtureRequest, prepared: Prepared) -> str:
     """A database at the first release's schema, with what its syncs made."""
     dialect, form = request.param
     request.getfixturevalue("dialect_of_old")
     url: str = request.getfixturevalue("empty_url")
-    if form == "file":
-        with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-            connection.executescript((FOLDER / "first_release.sql").read_text())
-        connection.close()
-        return url
-    engine = make_engine(read_url(url))
-    load_rows(engine)
-    engine.dispose()
-    assert dialect == engine.dialect.name
+    assert dialect == read_url(url).get_backend_name()
+    prepared.once(url, ("first release", dialect, form), partial(load_file if form == "file" else load_rows, url))
     return url
+
+
+def load_file(url: str) -> None:
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.executescript((FOLDER / "first_release.sql").read_text())
+    connection.close()
 
 
 @pytest.fixture
@@ -93,13 +98,18 @@ def dialect_of_old(dialect: str) -> str:
 
 
 @pytest.fixture
-def database(old_url: str) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, old_url: str, prepared: Prepared) -> Iterator[Database]:
     """The old database, upgraded."""
+    prepared.once(old_url, ("upgraded", request.node.callspec.params["old_url"]), partial(upgrade, old_url))
     with Database.connect(old_url) as opened:
+        yield opened
+
+
+def upgrade(url: str) -> None:
+    with Database.connect(url) as opened:
         assert opened.revision() == FIRST
         opened.upgrade()
         opened.check()
-        yield opened
 
 
 def by_name(table: Table) -> list[Column[Any]]:
