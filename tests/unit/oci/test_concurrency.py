@@ -286,6 +286,11 @@ def found_by(registry: Model, seconds: float = 5) -> RegistryPace | None:
     return registry.concurrency.pace()
 
 
+def nearby(_count: int, _time: float) -> float:
+    """What a request takes, of which each second sees 500 one after the other."""
+    return 0.002
+
+
 def next_model(time: FakeTime, pace: RegistryPace | None, most: int = 64, **parts: Any) -> Model:
     """The same registry and the client of the next sync."""
     found = model(time, most, **parts)
@@ -311,7 +316,7 @@ def test_never_more_than_its_own_user_allows(fake_time: FakeTime) -> None:
 
 
 def test_a_registry_nearby_is_not_remembered(fake_time: FakeTime) -> None:
-    assert found_by(model(fake_time, seconds=lambda _count, _time: 0.002)) is None
+    assert found_by(model(fake_time, seconds=nearby), 1) is None
 
 
 def test_a_number_that_no_round_was_served_at_is_not_remembered(fake_time: FakeTime) -> None:
@@ -332,7 +337,7 @@ def test_a_registry_that_has_become_slower_gets_fewer_again_and_fewer_are_rememb
 
 def test_a_registry_that_has_come_nearer_is_forgotten(fake_time: FakeTime) -> None:
     pace = found_by(model(fake_time))
-    assert found_by(next_model(fake_time, pace, seconds=lambda _count, _time: 0.002)) is None
+    assert found_by(next_model(fake_time, pace, seconds=nearby), 1) is None
 
 
 @pytest.mark.parametrize("allowed", [25, 40])
