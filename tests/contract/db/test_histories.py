@@ -249,7 +249,7 @@ def test_versions_equal_a_plain_model_whatever_the_history_and_none_ever_changes
 
 def test_every_way_to_make_change_or_remove_a_version_is_in_these_histories_or_makes_no_difference_to_them() -> None:
     reading = {"latest", "latest_number", "latest_tags", "get", "page", "tags", "missing_blob_count"}
-    reading |= {"difference", "tag_difference"}
+    reading |= {"difference", "tag_difference", "first_names"}
     words_only = {"annotate"}
     played = {"commit", "roll_back", "copy", "copy_manifests", "set_tag", "remove_tag", "delete"}
     assert {name for name in vars(VersionStore) if not name.startswith("_")} == reading | words_only | played
