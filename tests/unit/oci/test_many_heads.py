@@ -264,9 +264,11 @@ def test_slow_requests_go_on_from_one_thread_where_no_other_connection_may_be_op
     found: Found = {}
     left = client.head_manifests(REPOSITORY, NAMES, found.__setitem__, most=lambda: 5)
     assert (found.keys(), left.started, list(left.waiting)) == (set(NAMES), {}, [])
+    assert registry.connection_count == 1
     pool._put_conn(of_others)
     left = client.head_manifests(REPOSITORY, NAMES, {}.__setitem__, most=lambda: 5)
-    assert left.waiting, "another one is opened by the usual path"
+    assert (left.started, list(left.waiting)) == ({}, [])
+    assert registry.connection_count == 2, "another one is opened beside them once it may be"
 
 
 def slow_heads(registry: HostileRegistry, seconds: float = 0.03) -> None:

@@ -101,13 +101,15 @@ def test_a_sync_begins_where_the_one_before_has_ended(database: Database, far: F
     first = far.sync(database, "first")
     assert first.pace is not None
     assert first.pace.at_once >= 40
-    far.expected = first.pace.at_once
+    # The list opens one of its own, unless its thread was so late that it finds one.
+    far.expected = first.pace.at_once - 1
     far.sync(database, "second")
     far.expected = 0
     assert far.connection_counts[0] == 1
     assert far.at_once_counts[0] <= 20
-    assert far.connection_counts[1] == first.pace.at_once, "opened while the list was on its way"
-    assert far.at_once_counts[1] == first.pace.at_once
+    at_once = (first.pace.at_once - 1, first.pace.at_once)
+    assert far.connection_counts[1] in at_once, "opened while the list was on its way"
+    assert far.at_once_counts[1] in at_once
     far.expected, far.seconds = 5, 0.02
     bounded = far.sync(database, "third", download_concurrency=5)
     assert (far.connection_counts[2], bounded.pace) == (5, None), "what the user set is the most"

@@ -286,6 +286,23 @@ class OpeningConnections:
                 self._changed.notify_all()
 
 
+def take_open(pool: HTTPConnectionPool) -> tuple[Any, bool]:
+    """A connection of the pool that is open and free, or None; then whether it has a place for one more.
+
+    Those that are open are mostly above the places that are empty, but not always: another thread has one opened, or
+    gives back a place whose connection was closed, at any time.
+    """
+    queued: Any = pool.pool
+    if queued is None:  # the pool was closed
+        return None, False
+    with queued.mutex:
+        places = queued.queue
+        for at in reversed(range(len(places))):
+            if places[at] is not None and places[at].sock is not None:
+                return places.pop(at), True
+        return None, bool(places)
+
+
 def put_back(pool: HTTPConnectionPool, connection: Any) -> None:
     """Gives a place back to the pool with its connection, None for none; closes that where the pool was closed."""
     pool._put_conn(connection)  # noqa: SLF001  as urllib3's own responses

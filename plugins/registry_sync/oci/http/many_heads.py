@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import queue
 import re
 import select
 import ssl
@@ -29,7 +28,7 @@ from urllib3.exceptions import ProtocolError as BrokenConnection
 from urllib3.exceptions import ReadTimeoutError, SSLError
 
 from registry_sync.errors import RegistryError, RegistrySyncError
-from registry_sync.oci.http.connections import OpeningConnections, put_back
+from registry_sync.oci.http.connections import OpeningConnections, put_back, take_open
 from registry_sync.oci.http.origins import Target
 from registry_sync.oci.http.received import HEADER_LINES, MAX_LINE_BYTES, JoinedHeaders, PunctualResponse, WholeResponse
 from registry_sync.oci.http.responses import Response, converted
@@ -226,7 +225,8 @@ class ManyHeads:
             return False
         if not self._concurrency.take_slot(must_wait=not self._sent):
             return False
-        connection = self._open_connection()
+        connection, has_place = take_open(self._pool)
+        self._lacks_connections = connection is None and has_place
         if connection is None:
             self._asks_again_at = time.monotonic() + PATIENCE_SECONDS
             self._concurrency.free_slot()
@@ -235,19 +235,6 @@ class ManyHeads:
         self._poll.register(connection.sock, select.POLLIN)
         self._idle.append(connection)
         return True
-
-    def _open_connection(self) -> Any:
-        """A connection of the pool that is open and unused; None where it has none, or lacks one that may be opened."""
-        self._lacks_connections = False
-        try:
-            connection = self._pool.pool.get(block=False)
-        except (AttributeError, queue.Empty):  # closed, or all in use: others would wait for these as well
-            return None
-        if connection is not None and connection.sock is not None:
-            return connection
-        self._lacks_connections = True
-        put_back(self._pool, connection)
-        return None
 
     def _give_back(self, connection: Any, *, is_kept: bool = True) -> None:
         """To the pool, closed unless it ``is_kept``, and its slot to others."""
