@@ -43,7 +43,7 @@ HEARTBEAT_AGE = timedelta(minutes=10)
 #: whether there is something to do: each look costs a hundredth of a second of a core.
 SPARING = {
     "dag_processor": {"min_file_process_interval": "3600", "refresh_interval": "3600"},
-    "scheduler": {"parsing_cleanup_interval": "3", "scheduler_idle_sleep_time": "0.3"},
+    "scheduler": {"parsing_cleanup_interval": "3", "scheduler_idle_sleep_time": "0.5"},
 }
 
 
