@@ -101,6 +101,7 @@ def pull_all(database: Database, found: Path) -> None:
     found.write_text(str(count))
 
 
+@pytest.mark.slow
 def test_two_processes_make_all_pulls_together_and_no_more(url: str, start: Start) -> None:
     with Database.connect(url) as database:
         database.account_budgets.report(ACCOUNT, 23, None, None)

@@ -23,6 +23,8 @@ from support.memory_client import MemoryClient
 from support.memory_registry import MemoryRegistry
 from support.metadata import LISTED_AT, open_run
 
+pytestmark = pytest.mark.slow
+
 COUNT = 5_000
 #: Where many rows are written: what is written at once takes 1.5 MB on PostgreSQL, however many there are.
 WRITTEN_COUNTS = {"sqlite": COUNT, "postgresql": 2 * COUNT}

@@ -186,6 +186,7 @@ def test_one_resumable_download_that_cannot_be_removed_keeps_no_sweep_from_the_o
     assert [path.name for path in (tmp_path / ".partials").iterdir()] == ["sha256-aa"]
 
 
+@pytest.mark.slow
 @given(data=st.binary(max_size=2000), cuts=st.lists(st.integers(0, 2000)), stops=st.sets(st.integers(0, 5)))
 def test_however_the_bytes_arrive_the_blob_is_the_same(data: bytes, cuts: list[int], stops: set[int]) -> None:
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})

@@ -415,6 +415,7 @@ def test_the_namespace_of_a_mirror_is_sent_with_each(registry, client_of) -> Non
     assert [request.target for request in registry.requests] == [f"{path_of(tag)}?ns=docker.io" for tag in NAMES]
 
 
+@pytest.mark.slow
 @given(data=st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda data: PLAIN + data + b"\r\n\r\n")))
 @settings(**examples(40))
 def test_any_bytes_end_as_they_do_alone(data: bytes) -> None:

@@ -88,6 +88,7 @@ def test_all_mirrors_are_synced_and_the_counts_are_passed_on(database: Database,
     assert again.reported() == []
 
 
+@pytest.mark.slow
 def test_objects_of_before_the_task_are_left_out_of_searches_for_garbage_while_it_runs(
     database: Database, registry: MemoryRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from support.images import RepositoryContent
 from support.memory_registry import HELD, MemoryRegistry, document, refusal, tag_page
 from support.mirrors import Fleet, RenewedFleets, names, small_repository
 
+pytestmark = pytest.mark.slow
+
 TAGS = [TagName(f"v{number}") for number in range(10)]
 MIRRORS = 30
 LAST = names(MIRRORS)[-1]

@@ -106,6 +106,7 @@ def test_unchanged_mirrors_are_read_and_written_together(fleet: Fleet) -> None:
     assert len(fleet.here.database.mirror_results.of_task("fleet", "run-4", "sync_mirrors")) == 40
 
 
+@pytest.mark.slow
 def test_what_is_known_of_lists_of_digests_is_read_together(fleet: Fleet) -> None:
     fleet.registry.lists_digests = True
     fleet.repositories = names(40)
