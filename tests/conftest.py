@@ -74,6 +74,16 @@ def _share_arenas() -> None:
 
 _M_ARENA_MAX = -8  # malloc.h
 _share_arenas()
+#: A process of the tests that holds more than this gives back, at the end of a file, what glibc keeps of freed memory.
+_KEPT_BYTES = 400 * 1024 * 1024
+
+
+def _give_back_memory() -> None:
+    """Tens of megabytes of each file's, which glibc keeps for what may be allocated next."""
+    held_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    if held_pages * os.sysconf("SC_PAGE_SIZE") > _KEPT_BYTES:
+        ctypes.CDLL(None).malloc_trim(0)
+
 
 settings.register_profile("any machine", **examples.examples())
 settings.load_profile("any machine")
@@ -145,6 +155,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     config.option.loadscopereorder = False  # the order is the one that the tests are sorted into
     return scheduling.SharedAirflowScheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish(location: tuple[str, int | None, str]) -> None:
+    """A process of the tests holds what its files need one after the other, and not all of it together."""
+    path = location[0]
+    if path != _finished.get("path", path) and hasattr(ctypes.CDLL(None), "malloc_trim"):
+        _give_back_memory()
+    _finished["path"] = path
+
+
+_finished: dict[str, str] = {}
 
 
 @pytest.hookimpl(wrapper=True)
