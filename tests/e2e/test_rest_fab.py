@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import subprocess
 import time
@@ -24,7 +23,7 @@ from support.hostile_registry import HostileRegistry
 from support.metadata import Upstream, image, index, sync
 from support.pulp_clients import pulp_command, walk_with_libraries
 from support.registry import RegistryServer
-from support.rest_api import API, RestClient, hrefs_in
+from support.rest_api import API, RestClient, hrefs_in, one_of_each_route
 from support.rights import (
     World,
     by_trigger,
@@ -236,9 +235,7 @@ def test_every_href_resolves_for_who_may_read_and_for_nobody_else(
             found[href] = None
             waiting += hrefs_in(clients["Viewer"].get(href))
     assert {synced["repository"], synced["remote"], synced["task"]} <= found.keys()
-    routes = {re.sub(r"(?<=/)([0-9a-f-]{36}|[0-9]+)(?=/)", "*", href.partition("?")[0]): href for href in found}
-    assert 10 < len(routes) < len(found)
-    for href in routes.values():
+    for href in one_of_each_route(found):
         assert statuses(clients, "GET", href) == (200, 200, 200, 200, 403), href
         assert RestClient(fab.url).ask("GET", href).status_code == 401, href
 

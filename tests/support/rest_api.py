@@ -5,10 +5,11 @@ The server runs in a thread of the test's process, so that a test can look at th
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -111,6 +112,13 @@ def hrefs_in(document: Any) -> list[str]:
     if isinstance(document, list):
         return [href for value in document for href in hrefs_in(value)]
     return [document] if isinstance(document, str) and document.startswith(f"{API}/") else []
+
+
+def one_of_each_route(hrefs: Collection[str]) -> list[str]:
+    """One of those whose paths differ by ids and by what they ask for alone."""
+    by_route = {re.sub(r"(?<=/)([0-9a-f-]{36}|[0-9]+)(?=/)", "*", href.partition("?")[0]): href for href in hrefs}
+    assert 10 < len(by_route) < len(hrefs)
+    return list(by_route.values())
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from registry_sync.api.access import AccessCheck
-from support.rest_api import API, ROLES, ApiServer, RestClient, application, hrefs_in
+from support.rest_api import API, ROLES, ApiServer, RestClient, application, hrefs_in, one_of_each_route
 
 REPOSITORIES = "repositories/docker/docker/"
 REMOTES = "remotes/docker/docker/"
@@ -72,13 +71,6 @@ def every_href(api_server: ApiServer, synced: dict[str, Any]) -> list[str]:
         assert len(found) < 500
         waiting += hrefs_in(viewer.get(href))
     return list(found)
-
-
-def one_of_each_route(hrefs: list[str]) -> list[str]:
-    """One of those whose paths differ by ids and by what they ask for alone."""
-    by_route = {re.sub(r"(?<=/)([0-9a-f-]{36}|[0-9]+)(?=/)", "*", href.partition("?")[0]): href for href in hrefs}
-    assert 10 < len(by_route) < len(hrefs)
-    return list(by_route.values())
 
 
 def test_every_href_resolves_for_who_may_read(api_server: ApiServer, every_href: list[str]) -> None:

@@ -71,19 +71,14 @@ def test_they_are_opened_while_the_request_that_follows_is_under_way(registry, c
     assert has_opened(registry, client)
 
 
-@pytest.mark.parametrize("pace", [None, NEAR])
-def test_none_to_a_registry_that_is_not_known_to_be_far_away(registry, client_of, pace: RegistryPace | None) -> None:
-    client = client_of(registry, READY)
+@pytest.mark.parametrize(
+    ("pace", "options"),
+    [(None, {}), (NEAR, {}), (FAR, {"requests_per_second": 10})],
+    ids=["of which nothing is known", "nearby", "whose requests wait for their turns"],
+)
+def test_none_are_opened_to_a_registry(registry, client_of, pace: RegistryPace | None, options: dict[str, Any]) -> None:
+    client = client_of(registry, READY, **options)
     client.begin_at(pace)
-    client.open_connections(30)
-    registry.on("GET", TAGS, json_reply({"tags": ["a"]}))
-    client.list_tags(REPOSITORY)
-    assert has(registry, 1)
-
-
-def test_none_where_each_request_waits_for_its_turn(registry, client_of) -> None:
-    client = client_of(registry, READY, requests_per_second=10)
-    client.begin_at(FAR)
     client.open_connections(30)
     registry.on("GET", TAGS, json_reply({"tags": ["a"]}))
     client.list_tags(REPOSITORY)
