@@ -13,6 +13,8 @@ from typing import Any
 
 #: Requests to a registry that is far away take longer than this; nearby, more at once only wait for each other.
 FAR_SECONDS = 0.015
+#: What is begun beside a request to it waits for so long: no other thread gets in the way of that request then.
+HEAD_START_SECONDS = 0.005
 #: How long a number is used after it was found.
 REMEMBERED = timedelta(days=7)
 #: So much later than now the clock of another machine may be.

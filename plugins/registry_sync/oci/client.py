@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
-from registry_sync.domain.registry_pace import RegistryPace
+from registry_sync.domain.registry_pace import HEAD_START_SECONDS, RegistryPace
 from registry_sync.errors import (
     NotARegistry,
     NotFound,
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 
 MAX_RESPONSE_BYTES = 64 * 1024
-#: A request is on its way after so long, unless the threads of other connections get in its way.
-HEAD_START_SECONDS = 0.005
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagName
+from registry_sync.domain.registry_pace import HEAD_START_SECONDS
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import RegistrySyncError
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 #: So many are requested at most; the list has come before most of them, and the rest goes on after it.
 MOST_EARLY = 1000
-#: The list is requested before them, unless their connections get in its way.
-HEAD_START_SECONDS = 0.005
 
 
 class EarlyHeads:
